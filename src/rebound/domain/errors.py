@@ -1,0 +1,86 @@
+"""Every error that Rebound raises. A docstring is the default message; `ReboundError` catches all."""
+
+from __future__ import annotations
+
+
+class ReboundError(Exception):
+    """Something went wrong in Rebound."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class ValidationError(ReboundError):
+    """The task or setting is not valid."""
+
+    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        """Path of the offending field (`destination.url`), or None where no single one is."""
+
+
+class InvalidBody(ReboundError):
+    """The text is not JSON in UTF-8."""
+
+
+class PayloadTooLarge(ValidationError):
+    """The message is larger than MAX_PAYLOAD_BYTES."""
+
+
+class DuplicateTask(ReboundError):
+    """A task with this id and other content exists already."""
+
+
+class NotFound(ReboundError):
+    """No task with this id is known."""
+
+
+class WrongState(ReboundError):
+    """The task's state does not allow this."""
+
+
+class TaskBusy(WrongState):
+    """The task is being delivered right now; try again when the attempt has ended."""
+
+
+class StoreUnavailable(ReboundError):
+    """The store cannot be reached; nothing was confirmed. Repeat with the same id."""
+
+
+class StoreUnusable(StoreUnavailable):
+    """The store refuses this login, or the file is not usable; waiting will not help."""
+
+
+class Closed(ReboundError):
+    """This Rebound is closed; call start() or use `async with` first."""
+
+
+class DeliveryError(ReboundError):
+    """The attempt failed and will be retried.
+
+    Raised by producers. `status` and `response` are what the receiver answered, `retry_after` is
+    its wish in seconds from the end of the response.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        status: int | None = None,
+        response: str | None = None,
+        retry_after: float | None = None,
+        timed_out: bool = False,
+    ) -> None:
+        super().__init__(message or "the attempt failed")
+        self.status = status
+        self.response = response
+        self.retry_after = retry_after
+        self.timed_out = timed_out
+
+
+class Rejected(DeliveryError):
+    """The destination refused the message for good: the main leg ends, without further attempts."""
+
+
+class Deferred(DeliveryError):
+    """The attempt did not take place; it is repeated after `retry_after` and not counted."""

@@ -1,0 +1,388 @@
+"""The one record of the system, and every transition it can make.
+
+A `Task` is what the caller said (immutable) and what became of it (rewritten by transitions). A
+transition is a pure method that returns a new Task: time comes in as `now`, in seconds since the
+epoch by the store's clock, and chance as `random`, a number in [0, 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import force_setattr, replace
+
+from rebound.domain.backoff import STRATEGIES, Backoff, Strategy, delay
+from rebound.domain.destination import Base64, Destination, Place
+from rebound.domain.errors import DeliveryError, Rejected, TaskBusy, WrongState
+
+if TYPE_CHECKING:
+    Json = str | int | float | bool | list[Any] | dict[str, Any] | msgspec.Raw | None
+else:
+    Json = msgspec.Raw
+
+MAX_LOST: Final = 5
+"""Leases lost in a row that end a leg as `crashed`."""
+MAX_ATTEMPTS: Final = 25
+"""Newest attempts kept with a task."""
+MAX_RESPONSE: Final = 1024
+"""Bytes of a response kept with an attempt."""
+DEAD_BASE_DELAY: Final = 10.0
+DEAD_MAX_DELAY: Final = 3600.0
+_DEAD_BACKOFF: Final = Backoff(max_delay=DEAD_MAX_DELAY)
+_DEFAULT_BACKOFF: Final = Backoff()
+
+
+class State(StrEnum):
+    """Where a task stands; compares equal to its string."""
+
+    SCHEDULED = "scheduled"
+    DELIVERING = "delivering"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class Leg(StrEnum):
+    """`main` towards `destination`, `dead` towards `dead_destination`."""
+
+    MAIN = "main"
+    DEAD = "dead"
+
+
+class DeadReason(StrEnum):
+    """Why the main leg ended without success."""
+
+    EXHAUSTED = "exhausted"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    CRASHED = "crashed"
+    UNREADABLE = "unreadable"
+
+
+class DeadLetter(StrEnum):
+    """What became of the dead letter."""
+
+    NONE = "none"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class Outcome(StrEnum):
+    """How one attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    REJECTED = "rejected"
+    CUT_SHORT = "cut_short"
+    LOST = "lost"
+
+
+class Attempt(Struct, frozen=True, array_like=True):
+    """One try to deliver, as it is kept with the task."""
+
+    leg: Leg
+    number: int
+    """From 1, within its leg."""
+    started_at: float
+    duration_ms: float | None
+    outcome: Outcome
+    status: int | None = None
+    error: str | None = None
+    response: str | None = None
+
+
+class Lease(Struct, frozen=True, array_like=True):
+    """A worker's right to attempt the task; the store compares `token` when it is settled."""
+
+    token: str
+    queue: str
+    """The lane, with what serves it, that the task was claimed from."""
+
+
+Text = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
+Visible = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[!-~]+\Z")]
+
+
+class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One message to deliver, with the policy for retrying it.
+
+    Durations are seconds, `*_at` seconds since the epoch. The fields below `# engine` are set by
+    Rebound and refused from callers.
+    """
+
+    source: Text
+    """The system that hands the task over; 1-255 characters."""
+    destination: Destination
+    id: Visible = ""
+    """1-255 visible ASCII characters; a UUIDv7 where none is given."""
+    dead_destination: Destination | None = None
+    """Where the message goes when the main leg has ended without success."""
+    destination_type: Annotated[str, Meta(pattern=r"\A(http|kafka|call)\Z")] | None = None
+    max_retries: Annotated[int, Meta(ge=0, le=100)] = 5
+    """How many attempts the main leg gets; 0 and 1 both mean one."""
+    base_delay: Annotated[float, Meta(ge=0.001, le=86400)] = 10
+    delay: Annotated[float, Meta(ge=0, le=31_536_000)] | None = None
+    """Replaces the wait before the first attempt; 0 = at once."""
+    backoff: Backoff | None = None
+    ttl: Annotated[float, Meta(ge=0.001, le=31_536_000)] | None = None
+    """Seconds from creation after which the main leg ends as `expired`."""
+    failures: Annotated[int, Meta(ge=0, le=100)] = 0
+    """Failures that already happened elsewhere."""
+    client_id: Annotated[str, Meta(max_length=255)] = ""
+    is_priority: bool = False
+    message_data: Json = ""
+    """The message: a string is sent as UTF-8, any other value as its JSON text."""
+    message_encoding: Annotated[str, Meta(pattern=r"\A(text|base64)\Z")] = "text"
+    message_key: str | Base64 | None | UnsetType = UNSET
+    """Kafka key and X-Message-Key, at most 1024 bytes; default the id."""
+    lane: Visible | None = None
+    """Queue of the main leg, default the destination's own."""
+    attempt: int = 0
+    """Main-leg attempts made. Accepted from callers and ignored."""
+
+    # engine
+    state: State | None = None
+    leg: Leg | None = None
+    created_at: float | None = None
+    updated_at: float | None = None
+    finished_at: float | None = None
+    due_at: float | None = None
+    """When the next attempt is due; meaningful while `scheduled`."""
+    replayed_at: float | None = None
+    """When a person started the task afresh: `ttl` counts from here, `failures` no longer."""
+    dead_at: float | None = None
+    """When the dead leg began."""
+    dead_attempt: int = 0
+    """Dead-leg attempts made."""
+    dead_reason: DeadReason | None = None
+    dead_letter: DeadLetter | None = None
+    last_error: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    """The newest 25 of both legs, oldest first."""
+    lost: tuple[float, ...] = ()
+    """Starts of the attempts since the last settle whose lease was lost."""
+    lease: Lease | None = None
+
+    def __post_init__(self) -> None:
+        data: Any = self.message_data
+        if type(data) is msgspec.Raw and memoryview(data)[:1] == b'"':
+            force_setattr(self, "message_data", msgspec.json.decode(data))
+
+    def __repr__(self) -> str:
+        return (
+            f"Task(id={self.id!r}, source={self.source!r}, destination={self.destination!r},"
+            f" state={self.state and self.state.value!r}, attempt={self.attempt})"
+        )
+
+    # -- what follows from the fields --------------------------------------------------------
+
+    @property
+    def target(self) -> Destination:
+        """The destination of the current leg."""
+        if self.leg == Leg.DEAD and self.dead_destination is not None:
+            return self.dead_destination
+        return self.destination
+
+    @property
+    def place(self) -> Place:
+        """Kind, lane and origin of the current leg's destination."""
+        return self.target.place
+
+    @property
+    def lane_name(self) -> str:
+        """The lane that the current leg queues up in."""
+        if self.lane is not None and self.leg != Leg.DEAD:
+            return self.lane
+        return self.place.lane
+
+    @property
+    def queue(self) -> str:
+        """`<served by>|<lane>`: the lane's key in the store."""
+        return f"{self.place.served_by}|{self.lane_name}"
+
+    @property
+    def number(self) -> int:
+        """Number of the next or running attempt within its leg, from 1."""
+        return (self.dead_attempt if self.leg == Leg.DEAD else self.attempt) + 1
+
+    @property
+    def budget(self) -> int:
+        """How many attempts the main leg gets from Rebound."""
+        if self.replayed_at is None and self.failures:
+            return self.max_retries - self.failures
+        return max(self.max_retries, 1)
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the main leg ends as `expired`, or None."""
+        start = self.replayed_at if self.replayed_at is not None else self.created_at
+        return None if self.ttl is None or start is None else start + self.ttl
+
+    def wait(self, random: float, strategies: Mapping[str, Strategy] = STRATEGIES) -> float:
+        """Seconds before attempt `self.number` of the current leg by the policy."""
+        if self.leg == Leg.DEAD:
+            k = self.dead_attempt
+            return delay(_DEAD_BACKOFF, DEAD_BASE_DELAY, k, random) if k else 0.0
+        failures = self.failures if self.replayed_at is None else 0
+        policy = self.backoff or _DEFAULT_BACKOFF
+        return delay(policy, self.base_delay, failures + self.number, random, strategies)
+
+    def first_wait(self, random: float, strategies: Mapping[str, Strategy] = STRATEGIES) -> float:
+        """Seconds from creation until the task is first due."""
+        if self.leg == Leg.DEAD:
+            return 0.0
+        wait = self.wait(random, strategies) if self.delay is None else self.delay
+        return wait if self.ttl is None else min(wait, self.ttl)
+
+    # -- transitions -------------------------------------------------------------------------
+
+    def accepted(self) -> Task:
+        """A new task, before the store has seen it. Without attempts left it starts dead."""
+        if self.failures and self.failures >= self.max_retries > 0:
+            error = f"{self.failures} failures before Rebound"
+            return replace(self, attempt=0, last_error=error)._main_leg_over(
+                DeadReason.EXHAUSTED, None
+            )
+        return replace(self, attempt=0, state=State.SCHEDULED, leg=Leg.MAIN)
+
+    def succeeded(self, attempt: Attempt, now: float) -> Task:
+        """The receiver took the message."""
+        task = self._counted(attempt, now)
+        if self.leg == Leg.DEAD:
+            return replace(task, state=State.DEAD, dead_letter=DeadLetter.DELIVERED, finished_at=now)
+        return replace(task, state=State.SUCCEEDED, finished_at=now)
+
+    def failed(
+        self,
+        attempt: Attempt,
+        now: float,
+        *,
+        random: float,
+        retry_after: float = 0.0,
+        dead_letter_ttl: float,
+        strategies: Mapping[str, Strategy] = STRATEGIES,
+    ) -> Task:
+        """The attempt failed: try again by the policy, not before `retry_after`, or end the leg."""
+        task = replace(self._counted(attempt, now), last_error=attempt.error)
+        if attempt.outcome == Outcome.REJECTED:
+            return task._leg_over(DeadReason.REJECTED, now)
+        if task.leg == Leg.MAIN and task.attempt >= task.budget:
+            return task._leg_over(DeadReason.EXHAUSTED, now)
+        due = now + max(task.wait(random, strategies), retry_after)
+        if task.leg == Leg.DEAD and due > (task.dead_at or task.created_at or now) + dead_letter_ttl:
+            return task._leg_over(DeadReason.EXHAUSTED, now)
+        if task.leg == Leg.MAIN and task.expires_at is not None:
+            due = min(due, task.expires_at)
+        return replace(task, state=State.SCHEDULED, due_at=due)
+
+    def deferred(self, now: float, wait: float) -> Task:
+        """The attempt did not take place; it is repeated after `wait` seconds, not counted."""
+        return replace(
+            self, attempts=self._history(), lost=(), state=State.SCHEDULED, due_at=now + wait,
+            updated_at=now,
+        )  # fmt: skip
+
+    def cut_short(self, attempt: Attempt, now: float) -> Task:
+        """A shutdown ended the attempt: repeated at once under the same number, not counted."""
+        return replace(
+            self, attempts=self._history(attempt), lost=(), state=State.SCHEDULED, due_at=now,
+            updated_at=now,
+        )  # fmt: skip
+
+    def crashed(self, now: float) -> Task:
+        """Its lease was lost too often in a row: the leg ends without a further attempt."""
+        error = f"the worker was lost {len(self.lost)} times in a row"
+        task = replace(self, attempts=self._history(), lost=(), updated_at=now, last_error=error)
+        return task._leg_over(DeadReason.CRASHED, now)
+
+    def expired(self, now: float) -> Task:
+        """Its `ttl` is over: the main leg ends without a further attempt."""
+        task = replace(self, attempts=self._history(), lost=(), updated_at=now)
+        return task._leg_over(DeadReason.EXPIRED, now)
+
+    def cancelled(self, now: float) -> Task:
+        """A person does not want it any more. Raises TaskBusy or WrongState."""
+        if self.state == State.DELIVERING:
+            raise TaskBusy(f"task {self.id} is being delivered; try again when the attempt ended")
+        if self.state != State.SCHEDULED:
+            raise WrongState(f"task {self.id} is {self.state}; only a scheduled task can be cancelled")
+        return replace(
+            self, attempts=self._history(), lost=(), state=State.CANCELLED, updated_at=now,
+            finished_at=now,
+        )  # fmt: skip
+
+    def replayed(self, now: float) -> Task:
+        """A person starts a dead or cancelled task afresh. Raises WrongState."""
+        if self.state not in (State.DEAD, State.CANCELLED):
+            raise WrongState(
+                f"task {self.id} is {self.state}; only a dead or cancelled task can be replayed"
+            )
+        if self.dead_reason == DeadReason.UNREADABLE:
+            raise WrongState(f"task {self.id} cannot be read, so it cannot be replayed")
+        return replace(
+            self, state=State.SCHEDULED, leg=Leg.MAIN, attempt=0, dead_attempt=0, attempts=(),
+            lost=(), updated_at=now, replayed_at=now, due_at=now, finished_at=None, dead_at=None,
+            dead_reason=None, dead_letter=None, last_error=None,
+        )  # fmt: skip
+
+    # -- their parts -------------------------------------------------------------------------
+
+    def _history(self, *attempts: Attempt) -> tuple[Attempt, ...]:
+        """The attempts kept, with those whose lease was lost and `attempts` added."""
+        leg = self.leg or Leg.MAIN
+        lost = (Attempt(leg, self.number, at, None, Outcome.LOST) for at in self.lost)
+        return (*self.attempts, *lost, *attempts)[-MAX_ATTEMPTS:]
+
+    def _counted(self, attempt: Attempt, now: float) -> Task:
+        dead = self.leg == Leg.DEAD
+        return replace(
+            self,
+            attempt=self.attempt if dead else self.attempt + 1,
+            dead_attempt=self.dead_attempt + 1 if dead else 0,
+            attempts=self._history(attempt),
+            lost=(),
+            updated_at=now,
+        )
+
+    def _leg_over(self, reason: DeadReason, now: float) -> Task:
+        if self.leg == Leg.DEAD:
+            return replace(self, state=State.DEAD, dead_letter=DeadLetter.FAILED, finished_at=now)
+        return self._main_leg_over(reason, now)
+
+    def _main_leg_over(self, reason: DeadReason, now: float | None) -> Task:
+        if self.dead_destination is None:
+            return replace(
+                self, state=State.DEAD, leg=Leg.MAIN, dead_reason=reason,
+                dead_letter=DeadLetter.NONE, finished_at=now,
+            )  # fmt: skip
+        return replace(
+            self, state=State.SCHEDULED, leg=Leg.DEAD, dead_reason=reason, dead_at=now, due_at=now,
+            dead_attempt=0,
+        )  # fmt: skip
+
+
+def ended(
+    task: Task, started_at: float, duration: float, error: DeliveryError | None, *,
+    status: int | None = None, response: str | None = None,
+) -> Attempt:  # fmt: skip
+    """The record of an attempt that took `duration` seconds and raised `error`, or nothing."""
+    outcome = Outcome.SUCCEEDED
+    if error is not None:
+        outcome = Outcome.TIMEOUT if error.timed_out else Outcome.FAILED
+        outcome = Outcome.REJECTED if isinstance(error, Rejected) else outcome
+        status, response = error.status, error.response
+    return Attempt(
+        leg=task.leg or Leg.MAIN,
+        number=task.number,
+        started_at=started_at,
+        duration_ms=round(duration * 1000, 3),
+        outcome=outcome,
+        status=status,
+        error=None if error is None else str(error)[:1024],
+        response=None if response is None else response[:MAX_RESPONSE],
+    )

@@ -1,0 +1,249 @@
+"""The one door: what comes in is a valid Task, or one error that names the field."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from rebound.domain.backoff import STRATEGIES, Strategy
+from rebound.domain.destination import Base64, Destination
+from rebound.domain.errors import InvalidBody, PayloadTooLarge, ValidationError
+from rebound.domain.task import Task
+
+ENGINE_FIELDS = Task.__struct_fields__[Task.__struct_fields__.index("attempt") + 1 :]
+"""What Rebound itself writes; a caller that sends one of these sends an unknown field."""
+
+MAX_KEY = 1024
+_NULL_HAS_MEANING = {"message_data", "message_key"}
+_NESTED = {"destination", "dead_destination", "backoff"}
+_decoder = msgspec.json.Decoder(Task)
+_encoder = msgspec.json.Encoder()
+
+
+def parse(data: bytes) -> Task:
+    """A Task from JSON text. Raises InvalidBody (no JSON) or ValidationError (no valid task)."""
+    require_utf8(data)
+    try:
+        return _without_engine_fields(_decoder.decode(data))
+    except msgspec.ValidationError as error:
+        explained = explain(error)
+        try:
+            stripped = _without_nulls(data)
+        except RecursionError:
+            raise InvalidBody("the JSON is nested too deeply") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as broken:
+            raise InvalidBody(f"the body is not JSON: {broken}") from None
+        if stripped is None:
+            raise explained from None
+    except RecursionError:
+        raise InvalidBody("the JSON is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidBody(f"the body is not JSON: {error}") from None
+    try:
+        return _without_engine_fields(_decoder.decode(stripped))
+    except msgspec.ValidationError as error:
+        raise explain(error) from None
+
+
+def require_utf8(data: bytes) -> None:
+    """Raise InvalidBody unless `data` is UTF-8: msgspec does not look into raw values."""
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidBody(f"the body is not UTF-8: {error}") from None
+
+
+def from_python(task: Task) -> Task:
+    """The same task, checked like JSON: the constructor of a Struct does not check types."""
+    if not isinstance(task, Task):
+        raise ValidationError(f"expected a Task, got {type(task).__name__}")
+    if task.state is not None:
+        task = replace(task, **_DEFAULTS)
+    try:
+        return _decoder.decode(_encoder.encode(task))
+    except msgspec.ValidationError as error:
+        raise explain(error) from None
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise ValidationError(f"the task cannot be written as JSON: {error}") from None
+
+
+def check(
+    task: Task, *, max_payload: int, strategies: Mapping[str, Strategy] = STRATEGIES
+) -> Task:
+    """`task` itself, or with empty `dead_destination` as absent. Raises ValidationError."""
+    task.destination.check("destination")
+    if task.dead_destination is not None:
+        if task.dead_destination.given:
+            task.dead_destination.check("dead_destination")
+        else:
+            task = replace(task, dead_destination=None)
+    kind = task.destination.place.kind
+    if task.destination_type is not None and task.destination_type != kind:
+        raise ValidationError(
+            f"destination_type: is {task.destination_type!r}, but the destination is {kind!r}",
+            field="destination_type",
+        )
+    _check_backoff(task, strategies)
+    _check_key(task.message_key)
+    if task.message_encoding == "base64" and not isinstance(task.message_data, str):
+        raise ValidationError(
+            "message_data: must be a string when message_encoding is base64", field="message_data"
+        )
+    size = len(message(task))
+    if size > max_payload:
+        raise PayloadTooLarge(
+            f"message_data: has {size} bytes, more than MAX_PAYLOAD_BYTES = {max_payload}",
+            field="message_data",
+        )
+    return task
+
+
+def message(task: Task) -> bytes:
+    """The bytes to send. Raises ValidationError where base64 is malformed."""
+    data: Any = task.message_data
+    if not isinstance(data, str):
+        return bytes(data) if isinstance(data, msgspec.Raw) else _encoder.encode(data)
+    if task.message_encoding == "text":
+        try:
+            return data.encode()
+        except UnicodeEncodeError:
+            raise ValidationError(
+                "message_data: has a lone surrogate", field="message_data"
+            ) from None
+    return _decoded(data, "message_data")
+
+
+def digest(task: Task) -> bytes:
+    """Sixteen bytes, equal for tasks that mean the same after folding and defaults."""
+    data: Any = task.message_data
+    dead = task.dead_destination
+    meaning = (
+        task.source, task.destination.identity(), dead and dead.identity(), task.max_retries,
+        task.base_delay, task.delay, _backoff_identity(task), task.ttl, task.failures,
+        task.client_id, task.is_priority, isinstance(data, str), data, task.message_encoding,
+        task.id if task.message_key is msgspec.UNSET else task.message_key,
+        task.lane or task.destination.place.lane,
+    )  # fmt: skip
+    return hashlib.blake2b(_encoder.encode(meaning), digest_size=16).digest()
+
+
+def explain(error: msgspec.ValidationError) -> ValidationError:
+    """msgspec's message, rewritten to name the field first and the nearest known one."""
+    text, _, path = str(error).partition(" - at `$")
+    field = path.rstrip("`").removeprefix(".") or None
+    unknown = re.match(r"Object contains unknown field `(.*)`", text, re.S)
+    missing = re.match(r"Object missing required field `(.*)`", text)
+    if unknown or missing:
+        name = (unknown or missing)[1]  # type: ignore[index]
+        field = f"{field}.{name}" if field else name
+    if missing:
+        return ValidationError(f"{field}: is required", field=field)
+    if unknown:
+        return _unknown(unknown[1], field or "")
+    return ValidationError(f"{field}: {text}" if field else text, field=field)
+
+
+def _unknown(name: str, path: str) -> ValidationError:
+    owner = Destination if "destination" in path.rpartition(".")[0] else Task
+    known = [f for f in owner.__struct_fields__ if f not in ENGINE_FIELDS]
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+    return ValidationError(f"{path[:300]}: unknown field{hint}", field=path[:300])
+
+
+_DEFAULTS = {
+    f: d
+    for f, d in zip(
+        reversed(Task.__struct_fields__), reversed(Task.__struct_defaults__), strict=False
+    )
+    if f in ENGINE_FIELDS or f == "attempt"
+}
+
+
+def _without_engine_fields(task: Task) -> Task:
+    for name in ENGINE_FIELDS:
+        if getattr(task, name) != _DEFAULTS[name]:
+            raise _unknown(name, name)
+    return task
+
+
+def _without_nulls(data: bytes) -> bytes | None:
+    """`data` less the members that are null and thereby not given; None where there is none."""
+    try:
+        members = _members(data)
+    except msgspec.ValidationError:
+        msgspec.json.decode(data, type=msgspec.Raw)
+        return None
+    kept: dict[str, Any] = {}
+    found = False
+    for name, value in members.items():
+        if bytes(value) == b"null" and name not in _NULL_HAS_MEANING:
+            found = True
+        elif name in _NESTED and bytes(value)[:1] == b"{":
+            inner = _members(value)
+            kept[name] = {k: v for k, v in inner.items() if bytes(v) != b"null"}
+            found = found or len(kept[name]) < len(inner)
+        else:
+            kept[name] = value
+    return _encoder.encode(kept) if found else None
+
+
+def _members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+
+
+def _backoff_identity(task: Task) -> tuple[object, ...]:
+    backoff = task.backoff
+    if backoff is None:
+        return ("exponential", 2.0, None, None, None)
+    return (
+        backoff.strategy or "exponential",
+        2.0 if backoff.factor is None else backoff.factor,
+        None if backoff.max_delay == 604_800 else backoff.max_delay,
+        None if backoff.jitter in ("none", 0) else backoff.jitter,
+        backoff.schedule,
+    )
+
+
+def _check_backoff(task: Task, strategies: Mapping[str, Strategy]) -> None:
+    backoff = task.backoff
+    if backoff is None:
+        return
+    name = backoff.strategy or "exponential"
+    if name not in strategies:
+        raise ValidationError(
+            f"backoff.strategy: unknown strategy {name!r}; known are {', '.join(strategies)}",
+            field="backoff.strategy",
+        )
+    if (name == "schedule") != (backoff.schedule is not None):
+        raise ValidationError(
+            "backoff.schedule: belongs to the strategy 'schedule', and that needs it",
+            field="backoff.schedule",
+        )
+
+
+def _check_key(key: object) -> None:
+    if isinstance(key, Base64):
+        size = len(_decoded(key.base64, "message_key"))
+    elif isinstance(key, str):
+        size = len(key.encode())
+    else:
+        return
+    if size > MAX_KEY:
+        raise ValidationError(f"message_key: is longer than {MAX_KEY} bytes", field="message_key")
+
+
+def _decoded(text: str, field: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValidationError(f"{field}: is not base64", field=field) from None
