@@ -21,7 +21,9 @@ DEFAULT_TIMEOUT = 30.0
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\\\"<>^`{|}]")
-_SECRET = re.compile(r"^(authorization|proxy-authorization|cookie)$|token|secret|key|signature", re.I)
+_SECRET = re.compile(
+    r"^(authorization|proxy-authorization|cookie)$|token|secret|key|signature", re.I
+)
 _OURS = re.compile(
     r"^(host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect"
     r"|x-message-key|x-rebound-.*|rebound-.*)$",
@@ -44,9 +46,7 @@ class Base64(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 HeaderList = list[tuple[str, str | Base64 | None]]
-FatalStatus = (
-    Annotated[int, Meta(ge=300, le=599)] | Annotated[str, Meta(pattern=r"\A[345]xx\Z")]
-)
+FatalStatus = Annotated[int, Meta(ge=300, le=599)] | Annotated[str, Meta(pattern=r"\A[345]xx\Z")]
 
 
 class Destination(
@@ -128,7 +128,9 @@ class Destination(
     def check(self, field: str) -> None:
         """Raise ValidationError, naming `field`, unless this can be delivered to."""
         if self.url and (self.host or self.topic or self.port != ""):
-            raise ValidationError(f"{field}: give url, or host, port and topic, not both", field=field)
+            raise ValidationError(
+                f"{field}: give url, or host, port and topic, not both", field=field
+            )
         if not self.url and not (self.host and self.topic):
             raise ValidationError(f"{field}: give a url, or a host and a topic", field=field)
         try:

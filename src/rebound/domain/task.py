@@ -138,7 +138,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     message_data: Json = ""
     """The message: a string is sent as UTF-8, any other value as its JSON text."""
     message_encoding: Annotated[str, Meta(pattern=r"\A(text|base64)\Z")] = "text"
-    message_key: str | Base64 | None | UnsetType = UNSET
+    message_key: str | Base64 | UnsetType | None = UNSET
     """Kafka key and X-Message-Key, at most 1024 bytes; default the id."""
     lane: Visible | None = None
     """Queue of the main leg, default the destination's own."""
@@ -254,7 +254,9 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
         """The receiver took the message."""
         task = self._counted(attempt, now)
         if self.leg == Leg.DEAD:
-            return replace(task, state=State.DEAD, dead_letter=DeadLetter.DELIVERED, finished_at=now)
+            return replace(
+                task, state=State.DEAD, dead_letter=DeadLetter.DELIVERED, finished_at=now
+            )
         return replace(task, state=State.SUCCEEDED, finished_at=now)
 
     def failed(
@@ -274,7 +276,10 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
         if task.leg == Leg.MAIN and task.attempt >= task.budget:
             return task._leg_over(DeadReason.EXHAUSTED, now)
         due = now + max(task.wait(random, strategies), retry_after)
-        if task.leg == Leg.DEAD and due > (task.dead_at or task.created_at or now) + dead_letter_ttl:
+        if (
+            task.leg == Leg.DEAD
+            and due > (task.dead_at or task.created_at or now) + dead_letter_ttl
+        ):
             return task._leg_over(DeadReason.EXHAUSTED, now)
         if task.leg == Leg.MAIN and task.expires_at is not None:
             due = min(due, task.expires_at)
@@ -310,7 +315,9 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
         if self.state == State.DELIVERING:
             raise TaskBusy(f"task {self.id} is being delivered; try again when the attempt ended")
         if self.state != State.SCHEDULED:
-            raise WrongState(f"task {self.id} is {self.state}; only a scheduled task can be cancelled")
+            raise WrongState(
+                f"task {self.id} is {self.state}; only a scheduled task can be cancelled"
+            )
         return replace(
             self, attempts=self._history(), lost=(), state=State.CANCELLED, updated_at=now,
             finished_at=now,

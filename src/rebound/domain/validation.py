@@ -76,9 +76,7 @@ def from_python(task: Task) -> Task:
         raise ValidationError(f"the task cannot be written as JSON: {error}") from None
 
 
-def check(
-    task: Task, *, max_payload: int, strategies: Mapping[str, Strategy] = STRATEGIES
-) -> Task:
+def check(task: Task, *, max_payload: int, strategies: Mapping[str, Strategy] = STRATEGIES) -> Task:
     """`task` itself, or with empty `dead_destination` as absent. Raises ValidationError."""
     task.destination.check("destination")
     if task.dead_destination is not None:

@@ -1,0 +1,260 @@
+"""What happens to a task between the store and its destination; knows no adapter.
+
+`submit` brings tasks in, `attempt` tries one and says what became of it, the rest is for people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from random import random
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from rebound.batcher import Batcher
+from rebound.domain import validation
+from rebound.domain.backoff import STRATEGIES, Strategy
+from rebound.domain.errors import (
+    Closed,
+    Deferred,
+    DeliveryError,
+    DuplicateTask,
+    NotFound,
+    ReboundError,
+    ValidationError,
+    WrongState,
+)
+from rebound.domain.task import MAX_LOST, Attempt, Leg, Outcome, State, Task, ended
+from rebound.ports import Added, Event, Filter, Found, Listener, Producer, Store, Submission
+
+TERMINAL = (State.SUCCEEDED, State.DEAD, State.CANCELLED)
+
+
+class Policy(NamedTuple):
+    """The settings that decide about tasks; durations in seconds."""
+
+    max_payload: int = 1_048_576
+    dead_letter_ttl: float = 604_800.0
+    retry_after_max: float = 86_400.0
+    strategies: Mapping[str, Strategy] = STRATEGIES
+
+
+class Submitted(NamedTuple):
+    """A task that is in the store."""
+
+    task: Task
+    created: bool
+    """False where the same content was stored under this id before."""
+
+
+class Engine:
+    """The one way in and the one way through. Made by `rebound.wiring`."""
+
+    def __init__(
+        self,
+        store: Store,
+        producers: Mapping[str, Producer],
+        policy: Policy = Policy(),  # noqa: B008
+        listeners: Sequence[Listener] = (),
+        missing: Mapping[str, str] | None = None,
+    ) -> None:
+        """`producers` by kind (`http`); `missing` says by kind why it cannot be delivered."""
+        self.store = store
+        self.producers = producers
+        self.policy = policy
+        self.closed = False
+        self._missing = missing or {}
+        self._listeners = listeners
+        self._adding: Batcher[Submission, Added] = Batcher(
+            store.add, size=lambda s: len(s.body) + 200, max_batch=500
+        )
+
+    # -- in ----------------------------------------------------------------------------------
+
+    async def submit(self, task: Task) -> Submitted:
+        """Store a type-valid task (from `validation.parse` or `from_python`).
+
+        Raises ValidationError, PayloadTooLarge, DuplicateTask, StoreUnavailable or Closed.
+        """
+        submission = self._prepare(task)
+        (added,) = await self._adding.put([submission])
+        return await self._submitted(submission, added)
+
+    async def submit_many(
+        self, tasks: Sequence[Task | ReboundError]
+    ) -> list[Submitted | ReboundError]:
+        """Likewise, each with its own result in order; an error handed in comes out again.
+
+        Raises StoreUnavailable where nothing was confirmed, or Closed.
+        """
+        prepared: list[Submission | ReboundError] = []
+        for task in tasks:
+            try:
+                prepared.append(task if isinstance(task, ReboundError) else self._prepare(task))
+            except ValidationError as error:
+                prepared.append(error)
+        added = iter(await self._adding.put([p for p in prepared if isinstance(p, Submission)]))
+        results: list[Submitted | ReboundError] = []
+        for one in prepared:
+            try:
+                results.append(
+                    one
+                    if isinstance(one, ReboundError)
+                    else await self._submitted(one, next(added))
+                )
+            except DuplicateTask as error:
+                results.append(error)
+        return results
+
+    def _prepare(self, task: Task) -> Submission:
+        if self.closed:
+            raise Closed
+        task = validation.check(
+            task, max_payload=self.policy.max_payload, strategies=self.policy.strategies
+        )
+        for destination in (task.destination, task.dead_destination):
+            kind = destination.place.kind if destination else "http"
+            if kind not in self.producers:
+                why = self._missing.get(kind, f"this service cannot deliver to {kind}://")
+                raise ValidationError(f"destination: {why}", field="destination")
+        if not task.id:
+            task = replace(task, id=uuid7())
+        body = msgspec.json.encode(replace(task, id="", attempt=0))
+        accepted = task.accepted()
+        delay = accepted.first_wait(random(), self.policy.strategies)
+        return Submission(accepted, delay, body, validation.digest(task), os.urandom(6).hex())
+
+    async def _submitted(self, submission: Submission, added: Added) -> Submitted:
+        task = submission.task
+        match added:
+            case Added.CREATED:
+                self.emit(Event("task scheduled", task))
+                if task.state == State.DEAD:
+                    self.emit(Event("task dead", task))
+                return Submitted(task, True)
+            case Added.SAME:
+                stored = await self.store.get(task.id)
+                return Submitted(stored or task, False)
+            case Added.DIFFERENT:
+                raise DuplicateTask(f"task {task.id} exists already with other content")
+
+    # -- through -----------------------------------------------------------------------------
+
+    async def attempt(self, task: Task, clock: Callable[[], float]) -> Task:
+        """Try to deliver a claimed task; return it as it is to be settled.
+
+        `clock` is the store's time in seconds. Cancelled by a shutdown, the attempt counts as cut
+        short.
+        """
+        now = clock()
+        if len(task.lost) >= MAX_LOST:
+            return task.crashed(now)
+        if task.leg == Leg.MAIN and task.expires_at is not None and now >= task.expires_at:
+            return task.expired(now)
+        started = time.perf_counter()
+        try:
+            receipt = await self.producers[task.place.kind].send(task)
+        except asyncio.CancelledError:
+            cut = Attempt(
+                task.leg or Leg.MAIN, task.number, now,
+                round((time.perf_counter() - started) * 1000, 3), Outcome.CUT_SHORT,
+                error="cut short by a shutdown",
+            )  # fmt: skip
+            return task.cut_short(cut, clock())
+        except Deferred as deferred:
+            return task.deferred(clock(), deferred.retry_after or 1.0)
+        except DeliveryError as error:
+            return self._failed(task, now, time.perf_counter() - started, error, clock())
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            failure = DeliveryError(text)
+            return self._failed(task, now, time.perf_counter() - started, failure, clock())
+        took = time.perf_counter() - started
+        record = ended(task, now, took, None, status=receipt.status, response=receipt.response)
+        return task.succeeded(record, clock())
+
+    def _failed(
+        self, task: Task, started_at: float, took: float, error: DeliveryError, now: float
+    ) -> Task:
+        return task.failed(
+            ended(task, started_at, took, error),
+            now,
+            random=random(),
+            retry_after=min(error.retry_after or 0.0, self.policy.retry_after_max),
+            dead_letter_ttl=self.policy.dead_letter_ttl,
+            strategies=self.policy.strategies,
+        )
+
+    def settled(self, before: Task, after: Task) -> None:
+        """Tell the listeners what a settled attempt has come to."""
+        last = after.attempts[-1] if after.attempts else None
+        if last is not None and last.outcome in (Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED):
+            if len(after.attempts) > len(before.attempts) or last is not before.attempts[-1]:
+                self.emit(Event("delivery failed", after, last))
+        if after.state == State.SUCCEEDED:
+            self.emit(Event("task delivered", after, last))
+        elif after.dead_letter == "delivered":
+            self.emit(Event("dead letter delivered", after, last))
+        elif after.leg != before.leg or after.state == State.DEAD:
+            self.emit(Event("task dead", after, last))
+        else:
+            self.emit(Event("retry scheduled", after, last))
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener; what one raises is the log listener's to report, never ours."""
+        for listener in self._listeners:
+            listener(event)
+
+    # -- for people --------------------------------------------------------------------------
+
+    async def get(self, id_: str) -> Task:
+        """The task. Raises NotFound."""
+        task = await self.store.get(id_)
+        if task is None:
+            raise NotFound(f"no task {id_} is known")
+        return task
+
+    async def find(self, wanted: Filter, *, limit: int = 100, cursor: str | None = None) -> Found:
+        """A page of tasks, newest first. Raises ValidationError for a bad limit or cursor."""
+        if not 1 <= limit <= 1000:
+            raise ValidationError("limit: must be 1 to 1000", field="limit")
+        return await self.store.find(wanted, limit=limit, cursor=cursor)
+
+    async def replay(self, id_: str) -> Task:
+        """Start a dead or cancelled task afresh. Raises NotFound or WrongState."""
+        task = await self._change(id_, Task.replayed)
+        self.emit(Event("task scheduled", task))
+        return task
+
+    async def cancel(self, id_: str) -> Task:
+        """Give up a scheduled task. Raises NotFound, TaskBusy or WrongState."""
+        return await self._change(id_, Task.cancelled)
+
+    async def delete(self, id_: str) -> None:
+        """Forget a finished task. Raises NotFound or WrongState."""
+        while True:
+            task = await self.get(id_)
+            if task.state not in TERMINAL:
+                raise WrongState(f"task {id_} is {task.state}; only a finished one can be deleted")
+            if await self.store.swap(task, None):
+                return
+
+    async def _change(self, id_: str, change: Callable[[Task, float], Task]) -> Task:
+        while True:
+            before = await self.get(id_)
+            after = change(before, await self.store.time())
+            if await self.store.swap(before, after):
+                return after
+
+
+def uuid7() -> str:
+    """A new UUID version 7 (RFC 9562 section 5.7): ids that sort by time."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
