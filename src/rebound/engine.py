@@ -31,6 +31,7 @@ from rebound.domain.errors import (
 from rebound.domain.task import MAX_LOST, Attempt, Leg, Outcome, State, Task, ended
 from rebound.ports import Added, Event, Filter, Found, Listener, Producer, Store, Submission
 
+FAILURES = (Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED)
 TERMINAL = (State.SUCCEEDED, State.DEAD, State.CANCELLED)
 
 
@@ -192,9 +193,9 @@ class Engine:
     def settled(self, before: Task, after: Task) -> None:
         """Tell the listeners what a settled attempt has come to."""
         last = after.attempts[-1] if after.attempts else None
-        if last is not None and last.outcome in (Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED):
-            if len(after.attempts) > len(before.attempts) or last is not before.attempts[-1]:
-                self.emit(Event("delivery failed", after, last))
+        tried = last is not None and last != (before.attempts or (None,))[-1]
+        if tried and last.outcome in FAILURES:
+            self.emit(Event("delivery failed", after, last))
         if after.state == State.SUCCEEDED:
             self.emit(Event("task delivered", after, last))
         elif after.dead_letter == "delivered":

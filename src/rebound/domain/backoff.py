@@ -23,7 +23,7 @@ class Backoff(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     """The shape of the waiting times. What is None was not given and takes its default."""
 
     strategy: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-    """`exponential` (default), `linear`, `fixed`, `schedule`, or one that the program registered."""
+    """`exponential` (default), `linear`, `fixed`, `schedule`, or one of the program's own."""
     factor: Annotated[float, Meta(ge=1, le=100)] | None = None
     """Base of the exponential strategy, default 2."""
     max_delay: Seconds | None = None

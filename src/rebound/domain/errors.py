@@ -1,4 +1,4 @@
-"""Every error that Rebound raises. A docstring is the default message; `ReboundError` catches all."""
+"""Every error that Rebound raises: one root; a docstring is the default message."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     def __post_init__(self) -> None:
         data: Any = self.message_data
-        if type(data) is msgspec.Raw and memoryview(data)[:1] == b'"':
+        if type(data) is msgspec.Raw and bytes(memoryview(data)[:1]) == b'"':
             force_setattr(self, "message_data", msgspec.json.decode(data))
 
     def __repr__(self) -> str:
