@@ -1,3 +1,29 @@
-"""x"""
+"""Durable retries for webhooks, API calls and messages: embedded, or as an HTTP service."""
 
 __version__ = "0.1.0"
+
+from rebound.domain.backoff import Backoff
+from rebound.domain.destination import Base64, Destination, DestinationType
+from rebound.domain.errors import (
+    Closed,
+    DuplicateTask,
+    NotFound,
+    PayloadTooLarge,
+    ReboundError,
+    StoreUnavailable,
+    StoreUnusable,
+    TaskBusy,
+    ValidationError,
+    WrongState,
+)
+from rebound.domain.task import Attempt, DeadLetter, DeadReason, Leg, Outcome, State, Task
+from rebound.embedded import Rebound
+from rebound.ports import Event, Found
+from rebound.settings import Config
+
+__all__ = [
+    "Attempt", "Backoff", "Base64", "Closed", "Config", "DeadLetter", "DeadReason", "Destination",
+    "DestinationType", "DuplicateTask", "Event", "Found", "Leg", "NotFound", "Outcome",
+    "PayloadTooLarge", "Rebound", "ReboundError", "State", "StoreUnavailable", "StoreUnusable",
+    "Task", "TaskBusy", "ValidationError", "WrongState",
+]  # fmt: skip

@@ -194,7 +194,7 @@ class Engine:
         """Tell the listeners what a settled attempt has come to."""
         last = after.attempts[-1] if after.attempts else None
         tried = last is not None and last != (before.attempts or (None,))[-1]
-        if tried and last.outcome in FAILURES:
+        if tried and last is not None and last.outcome in FAILURES:
             self.emit(Event("delivery failed", after, last))
         if after.state == State.SUCCEEDED:
             self.emit(Event("task delivered", after, last))
@@ -209,6 +209,14 @@ class Engine:
         """Tell every listener; what one raises is the log listener's to report, never ours."""
         for listener in self._listeners:
             listener(event)
+
+    async def aclose(self) -> None:
+        """Take nothing more, store what was accepted, and let the outside systems go."""
+        self.closed = True
+        await self._adding.aclose()
+        for producer in self.producers.values():
+            await producer.aclose()
+        await self.store.aclose()
 
     # -- for people --------------------------------------------------------------------------
 

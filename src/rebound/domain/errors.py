@@ -52,7 +52,7 @@ class StoreUnusable(StoreUnavailable):
 
 
 class Closed(ReboundError):
-    """This Rebound is closed; call start() or use `async with` first."""
+    """This Rebound is not open: use `async with`, or call start(); after close() make a new one."""
 
 
 class DeliveryError(ReboundError):

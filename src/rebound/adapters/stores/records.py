@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from rebound.domain.destination import Destination
-from rebound.domain.task import DeadReason, Leg, State, Task
+from rebound.domain.task import DeadLetter, DeadReason, Leg, State, Task
 from rebound.domain.validation import ENGINE_FIELDS
 
 _PROGRESS = (
@@ -50,8 +50,10 @@ def restore(
     if lease is not None:
         fixed["lease"], fixed["state"] = lease, State.DELIVERING
         fixed["updated_at"] = leased_at
+    elif not progress:
+        fixed["updated_at"] = created_at
     if not progress:
-        progress = b'{"state":"scheduled","leg":"main","updated_at":%.6f}' % created_at
+        progress = b'{"state":"scheduled","leg":"main"}'
     text = b"".join((body.rstrip()[:-1], b",", progress[1:-1], b",", _encode(fixed)[1:]))
     try:
         return _decoder.decode(text)
@@ -63,7 +65,9 @@ def unreadable(id_: str, body: bytes, *, created_at: float, now: float) -> Task:
     """What is shown of a record that cannot be decoded: `dead`, with its bytes as the message."""
     return Task(
         id=id_, source="", destination=Destination(), state=State.DEAD, leg=Leg.MAIN,
-        dead_reason=DeadReason.UNREADABLE, last_error="the stored record cannot be read",
+        dead_reason=DeadReason.UNREADABLE,
+        dead_letter=DeadLetter.NONE,
+        last_error="the stored record cannot be read",
         message_data=body.decode(errors="backslashreplace"), created_at=created_at,
         updated_at=now, finished_at=now,
     )  # fmt: skip

@@ -1,0 +1,295 @@
+"""Delivers tasks to `http://` and `https://` destinations with aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import codecs
+import errno
+import os
+import re
+import ssl
+import string
+import time
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import aiohttp
+from msgspec import UNSET
+from yarl import URL
+
+from rebound.adapters.producers.resolver import resolver
+from rebound.domain.destination import DEFAULT_TIMEOUT, Base64
+from rebound.domain.errors import DeliveryError, Rejected, ValidationError
+from rebound.domain.retry_after import retry_after
+from rebound.domain.task import MAX_RESPONSE, Leg, Task
+from rebound.domain.validation import message
+from rebound.ports import Receipt
+
+MAX_READ: Final = 65536
+"""Bytes of a response body that are read; then the connection is closed."""
+MAX_ERROR: Final = 256
+"""Characters of `X-Rebound-Last-Error`."""
+KEEP_ALIVE: Final = 4.0
+"""Seconds an idle connection is kept: just under the 5 s after which Node, uvicorn and Apache
+close theirs, because a request that meets such a close is lost and costs the task an attempt."""
+
+_READ_BUFFER: Final = 16384
+_NO_LIMIT: Final = aiohttp.ClientTimeout()  # the one limit is that of `send`, exact to the ms
+_VISIBLE: Final = string.ascii_letters + string.digits + string.punctuation
+_OURS: Final = re.compile(r"host|content-length|transfer-encoding|x-message-key|x-rebound-.*", re.I)
+
+
+class HttpProducer:
+    """A `ports.Producer`. Pools and keeps alive its connections; keeps no cookies."""
+
+    def __init__(
+        self,
+        *,
+        fatal_statuses: Sequence[int | str] = (),
+        proxy: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        version: str = "dev",
+    ) -> None:
+        """`fatal_statuses` hold where a destination names none: 300-599 or `3xx`, `4xx`, `5xx`.
+
+        `proxy` is the URL of an HTTP proxy for every destination; the environment's settings do
+        not count. A `session` of the caller is used as it is and never closed.
+        """
+        self._fatal: frozenset[int | str] = frozenset(fatal_statuses)
+        self._proxy = URL(proxy) if proxy else None
+        self._session = session
+        self._borrowed = session is not None
+        self._user_agent = f"rebound/{version}"
+        # The session of our own has this as its default, which costs nothing per request.
+        self._skip = ("Accept-Encoding",) if self._borrowed else None
+
+    async def send(self, task: Task, /) -> Receipt:
+        """Deliver to `task.target`. Raises DeliveryError or Rejected, and nothing else.
+
+        Only a complete 2xx answer within the destination's time limit counts as delivered; of
+        a longer one the first 64 KiB are enough. Where another status was received, that status
+        decides, even if its body never ended.
+        """
+        limit = task.target.timeout or DEFAULT_TIMEOUT
+        deadline = asyncio.timeout(limit)
+        response: aiohttp.ClientResponse | None = None
+        failure: DeliveryError | None = None
+        kept = bytearray()
+        try:
+            async with deadline:
+                response = await self._request(task)
+                await _read(response.content, kept)
+        except Exception as error:
+            failure = _too_late(limit) if deadline.expired() else _explained(error)
+        finally:
+            if response is not None and not response.closed:
+                response.close()
+        # Raised out here, so that aiohttp's errors, which hold the whole URL, are not chained.
+        if response is not None:
+            text = _text(kept)
+            if not 200 <= response.status < 300:
+                raise self._refusal(task, response, text)
+            if failure is None:
+                return Receipt(response.status, text)
+            failure.status, failure.response = response.status, text
+        assert failure is not None
+        raise failure
+
+    async def aclose(self) -> None:
+        """Close every connection, unless the session is the caller's."""
+        session = self._session
+        if session is not None and not self._borrowed:
+            self._session = None
+            await session.close()
+
+    async def _request(self, task: Task) -> aiohttp.ClientResponse:
+        destination = task.target
+        address = _address(destination.address)
+        body = message(task)
+        return await (self._session or self._open()).request(
+            destination.method or "POST",
+            address.url,
+            data=body or None,
+            headers=self._headers(task, address.authorization, len(body)),
+            skip_auto_headers=self._skip,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
+            proxy=self._proxy,
+            timeout=_NO_LIMIT,
+        )
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, resolver=resolver())
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept-Encoding",),
+            trust_env=False,
+            max_field_size=MAX_READ,
+        )
+        # aiohttp repeats a PUT, DELETE or GET whose connection broke. One attempt is one request.
+        self._session._retry_connection = False
+        return self._session
+
+    def _headers(self, task: Task, authorization: str | None, length: int) -> dict[str, str]:
+        given = task.target.headers
+        headers: dict[str, str] = {}
+        names: set[str] = set()
+        if given and isinstance(given, dict):
+            headers = {k: v for k, v in given.items() if not _OURS.fullmatch(k)}
+            names = {k.lower() for k in headers}
+        if "content-type" not in names:
+            text = task.message_encoding == "text"
+            headers["Content-Type"] = "application/json" if text else "application/octet-stream"
+        if "user-agent" not in names:
+            headers["User-Agent"] = self._user_agent
+        if authorization is not None and "authorization" not in names:
+            headers["Authorization"] = authorization
+        headers["Content-Length"] = str(length)
+        headers["X-Message-Key"] = task.id if task.message_key is UNSET else _key(task)
+        headers["X-Rebound-Task-Id"] = task.id
+        headers["X-Rebound-Attempt"] = str(task.number)
+        if task.leg == Leg.DEAD:
+            headers.update(_dead_headers(task))
+        return headers
+
+    def _refusal(self, task: Task, response: aiohttp.ClientResponse, text: str) -> DeliveryError:
+        status = response.status
+        fatal = task.target.fatal_statuses
+        if task.leg != Leg.DEAD and _lists(self._fatal if fatal is None else fatal, status):
+            return Rejected(f"HTTP {status}", status=status, response=text)
+        wait = None
+        if status in (429, 503) and (wish := response.headers.get("Retry-After")) is not None:
+            wait = retry_after(wish, response.headers.get("Date"), time.time())
+        return DeliveryError(f"HTTP {status}", status=status, response=text, retry_after=wait)
+
+
+class _Address(NamedTuple):
+    url: URL
+    authorization: str | None
+    """From the userinfo, which `url` no longer has."""
+
+
+@lru_cache(maxsize=4096)
+def _address(url: str) -> _Address:
+    """`url` byte for byte, but for userinfo and fragment. Raises Rejected."""
+    scheme, _, rest = url.partition("://")
+    rest = rest.partition("#")[0]
+    end = next((i for i, c in enumerate(rest) if c in "/?"), len(rest))
+    userinfo, at, host = rest[:end].rpartition("@")
+    try:
+        if not host.isascii():
+            host = host.encode("idna").decode()
+        path = quote_from_bytes(rest[end:].encode(), safe=_VISIBLE)
+        exact = URL(f"{scheme}://{host}{path}", encoded=True)
+        exact.port, exact.raw_host, exact.raw_path_qs  # noqa: B018  yarl parses these lazily
+    except ValueError:
+        raise Rejected("the destination is not a URL that can be sent to") from None
+    if not at:
+        return _Address(exact, None)
+    name, _, password = userinfo.partition(":")
+    pair = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)  # RFC 7617, in UTF-8
+    return _Address(exact, f"Basic {base64.b64encode(pair).decode()}")
+
+
+async def _read(content: aiohttp.StreamReader, kept: bytearray) -> None:
+    """Read to the end or to 64 KiB, whichever comes first, and keep the first KiB."""
+    total = 0
+    while total < MAX_READ and not content.at_eof():
+        chunk = await content.readany()
+        total += len(chunk)
+        if len(kept) < MAX_RESPONSE:
+            kept += chunk[: MAX_RESPONSE - len(kept)]
+
+
+def _text(kept: bytearray) -> str:
+    """`kept` as text, without a character that the cut has split."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return decoder.decode(bytes(kept), final=len(kept) < MAX_RESPONSE) if kept else ""
+
+
+def _lists(fatal: Collection[int | str], status: int) -> bool:
+    return bool(fatal) and (status in fatal or f"{status // 100}xx" in fatal)
+
+
+def _key(task: Task) -> str:
+    """`X-Message-Key`: what is not visible ASCII is percent-encoded."""
+    key = task.message_key
+    if isinstance(key, Base64):
+        return quote_from_bytes(base64.b64decode(key.base64), safe=_VISIBLE)
+    if isinstance(key, str):
+        return quote_from_bytes(key.encode(errors="surrogatepass"), safe=_VISIBLE)
+    return task.id
+
+
+def _dead_headers(task: Task) -> dict[str, str]:
+    main = (a.error for a in reversed(task.attempts) if a.leg == Leg.MAIN and a.error)
+    # Before the dead leg's first attempt `last_error` is the main leg's, whatever ended it.
+    error = (next(main, None) if task.dead_attempt else None) or task.last_error or ""
+    shown = error[:MAX_ERROR]
+    while len(_printable(shown)) > MAX_ERROR:
+        shown = shown[:-1]
+    return {
+        "X-Rebound-Dead-Reason": task.dead_reason or "",
+        "X-Rebound-Attempts": str(task.attempt),
+        "X-Rebound-Last-Error": _printable(shown),
+        "X-Rebound-Source": _printable(task.source),
+        "X-Rebound-Original-Destination": _printable(task.destination.place.origin),
+    }
+
+
+def _printable(text: str) -> str:
+    """What lies outside 0x20-0x7E is percent-encoded UTF-8."""
+    return quote_from_bytes(text.encode(errors="surrogatepass"), safe=" " + _VISIBLE)
+
+
+def _too_late(limit: float) -> DeliveryError:
+    return DeliveryError(f"no complete response within {limit:g} s", timed_out=True)
+
+
+def _explained(error: Exception) -> DeliveryError:
+    """One short line that holds no URL, header or other thing that may be secret."""
+    match error:
+        case DeliveryError():
+            return error
+        case ValidationError():
+            return Rejected(str(error))
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            return Rejected("the destination is not a URL that can be sent to")
+        case aiohttp.ClientHttpProxyError():
+            return DeliveryError(f"proxy: HTTP {error.status}")
+        case aiohttp.ClientResponseError():
+            why = re.split("[:\\n'\"]", error.message, maxsplit=1)[0].strip()[:100]
+            return DeliveryError(f"invalid HTTP response: {why or 'malformed'}")
+        case aiohttp.ClientConnectorDNSError():
+            return DeliveryError(f"cannot resolve host {error.host}")
+        case aiohttp.ServerDisconnectedError():
+            return DeliveryError("connection closed without a response")
+        case aiohttp.ClientPayloadError():
+            return DeliveryError("the response broke off or is malformed")
+    if tls := _tls_error(error):
+        return DeliveryError(f"TLS: {tls}")
+    if isinstance(error, OSError):
+        where = "proxy: " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+        why = os.strerror(error.errno).lower() if error.errno else "connection failed"
+        return DeliveryError(where + why, timed_out=error.errno == errno.ETIMEDOUT)
+    if isinstance(error, aiohttp.ClientError):
+        return DeliveryError("connection failed")
+    return DeliveryError(f"cannot send: {type(error).__name__}")
+
+
+def _tls_error(error: Exception) -> str | None:
+    wrapped = (getattr(error, name, None) for name in ("certificate_error", "os_error"))
+    found = next(
+        (e for e in (*wrapped, error.__cause__, error) if isinstance(e, ssl.SSLError)), None
+    )
+    if found is None:
+        return None
+    if isinstance(found, ssl.SSLCertVerificationError):
+        return found.verify_message
+    return (found.reason or "handshake failed").replace("_", " ").lower()

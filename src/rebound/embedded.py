@@ -1,0 +1,208 @@
+"""`Rebound`: the embedded package, and what the service is built around."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from msgspec.structs import replace
+
+from rebound import wiring
+from rebound.adapters.listeners.log import LogListener, guarded
+from rebound.domain import validation
+from rebound.domain.errors import Closed, NotFound, ReboundError, StoreUnavailable, ValidationError
+from rebound.domain.task import State, Task
+from rebound.engine import Engine, Policy
+from rebound.ports import Event, Filter, Found
+from rebound.settings import Config
+from rebound.worker import Limits, Worker
+
+
+class Rebound:
+    """Stores tasks and, unless told otherwise, delivers them in the running event loop.
+
+    Use it with `async with`, or call `start` and `close`. After `close` no thread, task or socket
+    of it is left.
+    """
+
+    def __init__(self, config: Config | None = None, *, worker: bool = True) -> None:
+        """With `worker` False it only submits; other processes on the same store deliver.
+
+        Raises ValidationError for settings that contradict each other or need an extra.
+        """
+        self.config = config if config is not None else Config()
+        logger = self.config.logger or logging.getLogger("rebound")
+        listeners = [LogListener(logger)]
+        if self.config.on_event is not None:
+            listeners.append(guarded(self.config.on_event, logger))
+        self.engine = Engine(
+            wiring.make_store(self.config, self.config.clock or time.time),
+            wiring.make_producers(self.config),
+            Policy(
+                max_payload=self.config.max_payload_bytes,
+                dead_letter_ttl=self.config.dead_letter_ttl,
+                retry_after_max=self.config.retry_after_max,
+                strategies=self.config.all_strategies,
+            ),
+            listeners,
+            wiring.NOT_INSTALLED,
+        )
+        self.engine.closed = True
+        self._with_worker = worker
+        self._worker: Worker | None = None
+        self.draining = False
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the store and begin to work.
+
+        Raises StoreUnavailable where waiting may help, StoreUnusable where it will not.
+        """
+        if not self.engine.closed:
+            return
+        for warning in await self.engine.store.open():
+            self.engine.emit(Event("store not durable", detail=warning))
+        self.engine.closed = False
+        if self._with_worker:
+            config = self.config
+            limits = Limits(
+                concurrency=config.concurrency,
+                lane_concurrency=config.lane_concurrency,
+                lease=config.lease,
+                poll_interval=config.poll_interval,
+                grace=config.shutdown_grace,
+            )
+            self._worker = Worker(self.engine, ["http"], limits, config.clock or time.monotonic)
+            self._worker.start()
+
+    async def close(self) -> None:
+        """Finish what is under way within the grace, then let everything go. Can be repeated."""
+        self.begin_drain()
+        if self._worker is not None:
+            await self._worker.drain()
+            self._worker = None
+        await self.engine.aclose()
+
+    def begin_drain(self) -> None:
+        """Say by `ready_error` that this instance is going away."""
+        self.draining = True
+
+    async def ready_error(self) -> str | None:
+        """Why this instance should get no requests, or None."""
+        if self.draining:
+            return "shutting down"
+        if self.engine.closed:
+            return f"{self.engine.store.name} is not connected yet"
+        try:
+            await self.engine.store.ping()
+        except StoreUnavailable as error:
+            return str(error)
+        return None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- tasks -------------------------------------------------------------------------------
+
+    async def create_task(self, task: Task) -> Task:
+        """Store a task; it is safe when this returns. Answers the stored task.
+
+        With a known id and the same content it answers what is stored. Raises ValidationError,
+        DuplicateTask (same id, other content), StoreUnavailable or Closed.
+        """
+        submitted = await self.engine.submit(validation.from_python(task))
+        return _shown(submitted.task)
+
+    async def create_tasks(self, tasks: Iterable[Task]) -> list[Task]:
+        """Store many in few round trips; answers them in order.
+
+        Raises the first error; the valid ones are stored all the same.
+        """
+        checked: list[Task | ReboundError] = []
+        for task in tasks:
+            try:
+                checked.append(validation.from_python(task))
+            except ValidationError as error:
+                checked.append(error)
+        stored = []
+        for result in await self.engine.submit_many(checked):
+            if isinstance(result, ReboundError):
+                raise result
+            stored.append(_shown(result.task))
+        return stored
+
+    async def get_task(self, id_: str) -> Task | None:
+        """The task, or None where the id is unknown. Raises StoreUnavailable."""
+        self._require_open()
+        try:
+            return _shown(await self.engine.get(id_))
+        except NotFound:
+            return None
+
+    async def find(
+        self,
+        *,
+        state: State | str | None = None,
+        leg: str | None = None,
+        source: str | None = None,
+        client_id: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Found:
+        """A page of tasks, newest first; hand its `cursor` in again for the next one.
+
+        `limit` 1-1000. Raises ValidationError, StoreUnavailable.
+        """
+        self._require_open()
+        try:
+            wanted = Filter(State(state) if state is not None else None, leg, source, client_id)
+        except ValueError:
+            known = ", ".join(State)
+            raise ValidationError(f"state: {state!r} is none of {known}", field="state") from None
+        page = await self.engine.find(wanted, limit=limit, cursor=cursor)
+        return Found([_shown(task) for task in page.tasks], page.cursor)
+
+    async def replay(self, id_: str) -> Task:
+        """Start a dead or cancelled task afresh, due at once. Raises NotFound or WrongState."""
+        self._require_open()
+        return _shown(await self.engine.replay(id_))
+
+    async def cancel(self, id_: str) -> Task:
+        """Give up a scheduled task. Raises NotFound, or WrongState (TaskBusy while delivering)."""
+        self._require_open()
+        return _shown(await self.engine.cancel(id_))
+
+    async def delete(self, id_: str) -> None:
+        """Forget a finished task. Raises NotFound or WrongState."""
+        self._require_open()
+        await self.engine.delete(id_)
+
+    def _require_open(self) -> None:
+        if self.engine.closed:
+            raise Closed
+
+
+def _shown(task: Task) -> Task:
+    """The task with its message as Python values, as the caller gave it."""
+    data = task.message_data
+    if isinstance(data, msgspec.Raw):
+        return replace(task, message_data=msgspec.json.decode(data))
+    return task

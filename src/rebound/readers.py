@@ -1,0 +1,254 @@
+"""How one setting is declared, read from text and checked."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from rebound.addresses import broker
+from rebound.domain.durations import UNITS, seconds
+from rebound.domain.errors import ValidationError
+
+if TYPE_CHECKING:
+    from rebound.settings import Config
+
+Kept = TypeVar("Kept")
+Given = TypeVar("Given", contravariant=True)
+Reader = Callable[[Any], Kept]
+"""Turns what was given into what is kept. Raises ValueError with what is allowed instead."""
+
+MAX_SHOWN = 100
+"""Characters of a wrong value that its error repeats."""
+
+
+class Setting(Generic[Kept, Given]):
+    """One setting of `Config`: checks what is given once, at construction.
+
+    A dataclass takes the type of `__set__` for its constructor, so that `Config(lease="1m")` is
+    well typed and `config.lease` a float.
+    """
+
+    name: str
+    """As a keyword argument, such as `http_port`."""
+
+    def __init__(
+        self,
+        read: Reader[Kept],
+        description: str,
+        default: Kept,
+        *,
+        shown_default: str = "",
+        show: Callable[[str], str] = str,
+        secret: bool = False,
+    ) -> None:
+        """`show` takes what nobody may read out of a value; a secret one is never shown at all."""
+        self.description = description
+        self.default = default
+        self.shown_default = shown_default
+        self.secret = secret
+        self._read = read
+        self._show = show
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @property
+    def variable(self) -> str:
+        """Name of the environment variable, without prefix."""
+        return self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """Name of the command line's flag."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @overload
+    def __get__(self, config: None, owner: type) -> Kept: ...
+    @overload
+    def __get__(self, config: Config, owner: type) -> Kept: ...
+    def __get__(self, config: Config | None, owner: type) -> Kept:
+        """The value; of the class, the default, which is where a dataclass looks for it."""
+        if config is None:
+            return self.default
+        kept: Kept = config.__dict__[self.name]
+        return kept
+
+    def __set__(self, config: Config, value: Given) -> None:
+        """Check and keep `value`. None, a blank text and the default itself mean the default."""
+        given: object = value.strip() if isinstance(value, str) else value
+        if given is None or given == "" or given is self.default:
+            config.__dict__[self.name] = self.default
+            return
+        try:
+            config.__dict__[self.name] = self._read(given)
+        except ValueError as error:
+            raise ValidationError(
+                f"{self.variable}: {self.said(given)}{error}", field=self.name
+            ) from None
+
+    def shown(self, value: object) -> str:
+        """`value` as it may be shown to anyone."""
+        return "'***'" if self.secret else repr(self._show(value) if _text(value) else value)
+
+    def said(self, value: object) -> str:
+        """The beginning of an error about `value`; a secret one is left out."""
+        if self.secret:
+            return ""
+        text = self.shown(value)
+        return f"is {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '…'}, "
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def text(pattern: str, allowed: str) -> Reader[str]:
+    """Text that matches `pattern`; `allowed` says in words what does."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError(allowed)
+        return value
+
+    return read
+
+
+def whole(low: int, high: int) -> Reader[int]:
+    """A whole number from `low` to `high`, as such or as text."""
+    allowed = f"must be a whole number from {low} to {high}"
+
+    def read(value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}", value, re.ASCII):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(allowed)
+        return value
+
+    return read
+
+
+def size(low: int, high: int) -> Reader[int]:
+    """A number of bytes, also written `64KiB` or `1MiB`."""
+    number = whole(low, high)
+    factors = {"": 1, "KiB": 1024, "MiB": 1024**2}
+
+    def read(value: object) -> int:
+        match = re.fullmatch(r"(\d{1,12}) ?(KiB|MiB)?", str(value), re.ASCII)
+        try:
+            scaled = isinstance(value, str) and match
+            return number(int(match[1]) * factors[match[2] or ""] if scaled and match else value)
+        except ValueError as error:
+            raise ValueError(f"{error} bytes, or be written like 64KiB or 1MiB") from None
+
+    return read
+
+
+def duration(low: str, high: str) -> Reader[float]:
+    """Seconds from `low` to `high`, as a number or as text like `1h30m`."""
+    least, most = seconds(low), seconds(high)
+    allowed = f"must be a duration from {low} to {high}, written like 250ms, 1s, 5m, 1h30m, 30d"
+
+    def read(value: object) -> float:
+        if isinstance(value, str):
+            try:
+                value = seconds(value)
+            except ValueError:
+                raise ValueError(allowed) from None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ValueError(allowed)
+        if not math.isfinite(value) or not least <= value <= most:
+            raise ValueError(allowed)
+        return float(value)
+
+    return read
+
+
+def choice(meanings: Mapping[str, str]) -> Reader[str]:
+    """One of the keys, in either case; its meaning is kept."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value.lower() not in meanings:
+            raise ValueError(f"must be one of {', '.join(meanings)}")
+        return meanings[value.lower()]
+
+    return read
+
+
+def switch(value: object) -> bool:
+    """On or off."""
+    if isinstance(value, str):
+        value = {
+            "on": True, "true": True, "yes": True, "1": True,
+            "off": False, "false": False, "no": False, "0": False,
+        }.get(value.lower())  # fmt: skip
+    if not isinstance(value, bool):
+        raise ValueError("must be on or off")
+    return value
+
+
+def listed(read_one: Reader[Kept], allowed: str) -> Reader[tuple[Kept, ...]]:
+    """A list, or text with commas, of what `read_one` reads."""
+
+    def read(value: object) -> tuple[Kept, ...]:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if not isinstance(value, Sequence | set | frozenset) or isinstance(value, bytes):
+            raise ValueError(allowed)
+        try:
+            return tuple(read_one(one) for one in value)
+        except ValueError:
+            raise ValueError(allowed) from None
+
+    return read
+
+
+def status(value: object) -> int | str:
+    """An HTTP status from 300 to 599, or a class of them: `3xx`, `4xx`, `5xx`."""
+    if isinstance(value, str) and re.fullmatch(r"[345]xx", value, re.IGNORECASE):
+        return value.lower()
+    return whole(300, 599)(value)
+
+
+def spoken(duration: float) -> str:
+    """A duration in seconds as people write it: `1h30m`."""
+    rest = round(duration * 1000)
+    parts = []
+    for unit, length in sorted(UNITS.items(), key=lambda item: -item[1]):
+        count, rest = divmod(rest, round(length * 1000))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def mode(value: object) -> str:
+    """A way to run Redis."""
+    if value in ("sentinel", "cluster"):
+        raise ValueError("which is not available yet; only standalone is")
+    return choice({"standalone": "standalone"})(value)
+
+
+def no_keys(value: object) -> tuple[str, ...]:
+    """API keys, of which there can be none in this release."""
+    if listed(anything, "must be keys, several with commas")(value):
+        raise ValueError("API keys are not available yet; leave this empty")
+    return ()
+
+
+def no_auth(value: object) -> str | None:
+    """A way to authenticate, of which there is none in this release."""
+    if str(value).lower() not in ("off", "none", "false"):
+        raise ValueError("which is not available yet; leave this empty")
+    return None
+
+
+host = text(r"[\w.:%-]{1,255}", "must be a host name or an IP address")
+anything = text(r"(?s).*", "must be text")
+namespace = text(r"[A-Za-z0-9._:-]{1,64}", "must be 1 to 64 letters, digits, '.', '_', ':', '-'")
+brokers = listed(broker, "must be host:port, several with commas; ports are 1 to 65535")
+statuses = listed(status, "must be statuses from 300 to 599 or 3xx, 4xx, 5xx, with commas")
+level = choice(
+    {"debug": "debug", "info": "info", "warn": "warning", "warning": "warning", "error": "error"}
+)
+environment = choice({"dev": "dev", "prod": "prod", "production": "prod", "staging": "prod"})

@@ -1,0 +1,294 @@
+"""Every setting of Rebound, with its default, its meaning and what it may be."""
+
+# ruff: noqa: RUF009 - a Setting is a descriptor, which a dataclass expects as a default
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from rebound import addresses, readers
+from rebound.addresses import DEFAULT_REDIS_PORT, RedisAddress, host_and_port, without_secrets
+from rebound.domain.errors import ValidationError
+from rebound.readers import Setting, choice, duration, size, whole
+
+if TYPE_CHECKING:
+    import logging
+
+    import aiohttp
+    import redis.asyncio
+
+    from rebound.domain.backoff import Strategy
+    from rebound.ports import Listener
+
+DEFAULT_STORE: Final = "sqlite:///rebound.db"
+DEFAULT_PORT: Final = 8080
+DEFAULT_POOL: Final = 64
+
+Text = Setting[str, str | None]
+Optional = Setting[str | None, str | None]
+Number = Setting[int, int | str | None]
+OptionalNumber = Setting[int | None, int | str | None]
+Seconds = Setting[float, float | str | None]
+Switch = Setting[bool, bool | str | None]
+Texts = Setting[tuple[str, ...], Sequence[str] | str | None]
+Statuses = Setting[tuple[int | str, ...], Sequence[int | str] | str | None]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Config:
+    """Every setting, checked. What is None or empty takes its default.
+
+    Durations are seconds, or text such as `250ms` and `1h30m`. Raises ValidationError, whose
+    `field` is the setting's name.
+    """
+
+    # fmt: off
+    http_host: Text = Text(readers.host, "host or address to listen on", "127.0.0.1")
+    http_port: OptionalNumber = OptionalNumber(
+        whole(0, 65535), "port to listen on; 0 = any free one", None,
+        shown_default=str(DEFAULT_PORT))
+    http_addr: Optional = Optional(addresses.address, "the two in one, such as :8080", None)
+    store_url: Optional = Optional(
+        addresses.store_url, "where tasks live: sqlite:///file.db, redis:// or rediss://", None,
+        shown_default=DEFAULT_STORE, show=without_secrets)
+    redis_addr: Optional = Optional(
+        addresses.address, "host:port of Redis; any redis setting chooses Redis", None,
+        shown_default="localhost:6379", show=without_secrets)
+    redis_password: Optional = Optional(readers.anything, "password of Redis", None, secret=True)
+    redis_db: OptionalNumber = OptionalNumber(
+        whole(0, 9999), "number of the database in Redis", None, shown_default="0")
+    redis_host: Optional = Optional(readers.host, "host of Redis, in place of redis_addr", None)
+    redis_port: OptionalNumber = OptionalNumber(
+        whole(1, 65535), "port of Redis, in place of redis_addr", None)
+    redis_mode: Optional = Optional(readers.mode, "standalone", None, shown_default="standalone")
+    redis_pool_size: OptionalNumber = OptionalNumber(
+        whole(1, 10_000), "connections to Redis at most", None, shown_default=str(DEFAULT_POOL))
+    namespace: Text = Text(
+        readers.namespace, "prefix of every key in Redis, one an application", "rebound")
+    kafka_brokers: Texts = Texts(
+        readers.brokers, "brokers of kafka:///topic, several with commas", ("localhost:9092",))
+    poll_interval: Seconds = Seconds(
+        duration("10ms", "1h"), "longest sleep of a worker without looking", 1.0)
+    concurrency: Number = Number(
+        whole(1, 100_000), "attempts a worker has under way at most", 1024)
+    lane_concurrency: Number = Number(
+        whole(1, 100_000), "attempts a lane has under way at most, over all workers", 100)
+    lease: Seconds = Seconds(
+        duration("1s", "1h"), "after how long a silent worker's tasks are taken over", 60.0)
+    shutdown_grace: Seconds = Seconds(
+        duration("0s", "1h"), "how long a stop waits for attempts under way", 25.0)
+    max_payload_bytes: Number = Number(
+        size(1, 32 * 1024**2), "size of one decoded message at most", 1024**2)
+    max_batch_bytes: Number = Number(
+        size(1024, 32 * 1024**2), "size of the body of POST /tasks/batch at most", 16 * 1024**2)
+    fatal_statuses: Statuses = Statuses(
+        readers.statuses, "HTTP statuses that end retrying at once, such as 400,404,410,4xx", ())
+    retention_succeeded: Seconds = Seconds(
+        duration("0s", "3650d"), "how long succeeded tasks stay readable", 3600.0)
+    dedup_window: Seconds = Seconds(
+        duration("0s", "3650d"), "how long the id of a succeeded task stays known", 86_400.0)
+    dedup_max: Number = Number(
+        whole(0, 1_000_000_000), "how many such ids stay known at most", 1_000_000)
+    retention_dead: Seconds = Seconds(
+        duration("0s", "3650d"), "how long cancelled tasks and delivered dead letters stay",
+        2_592_000.0)
+    dead_letter_ttl: Seconds = Seconds(
+        duration("0s", "3650d"), "how long a dead letter is tried", 604_800.0)
+    retry_after_max: Seconds = Seconds(
+        duration("0s", "365d"), "longest Retry-After that is obeyed", 86_400.0)
+    api_keys: Texts = Texts(readers.no_keys, "not available yet", (), secret=True)
+    auth: Optional = Optional(readers.no_auth, "not available yet", None)
+    call_over_http: Switch = Switch(readers.switch, "on: accept call:// destinations over HTTP", False)
+    http_proxy_url: Optional = Optional(
+        addresses.proxy_url, "proxy of HTTP deliveries; no other setting counts", None, show=without_secrets)
+    log_level: Text = Text(readers.level, "debug, info, warn, warning or error", "info")
+    log_format: Optional = Optional(
+        choice({"json": "json", "text": "text"}), "json or text", None,
+        shown_default="text, in prod json")
+    environment: Text = Text(
+        readers.environment, "dev, or prod = production = staging: JSON logs, stricter defaults", "dev")
+    # fmt: on
+
+    logger: logging.Logger | None = None
+    """Where events are logged, in place of the logger `rebound`."""
+    redis: redis.asyncio.Redis | None = None
+    """The caller's own client; it is not closed."""
+    session: aiohttp.ClientSession | None = None
+    """The caller's own session for HTTP deliveries; it is not closed."""
+    clock: Callable[[], float] | None = None
+    """Seconds since the epoch, for the SQLite store, in place of `time.time`."""
+    on_event: Listener | None = None
+    """Called with every Event; what it raises is logged and goes no further."""
+    strategies: Mapping[str, Strategy] = field(default_factory=dict)
+    """Backoff strategies of the program's own by name, beside the built-in ones."""
+
+    def __post_init__(self) -> None:
+        """Fold what can be said in several ways, and refuse what contradicts itself."""
+        host, port = host_and_port(self.http_addr) if self.http_addr else (None, None)
+        if None is not port != self.http_port is not None:
+            raise _contradiction("http_addr", self.http_addr, "http_port")
+        self.__dict__["http_host"] = host or self.http_host
+        self.__dict__["http_port"] = self.http_port if port is None else port
+        if self.log_format is None:
+            self.__dict__["log_format"] = "json" if self.environment == "prod" else "text"
+        if self.store_kind == "redis":
+            self._redis_address()
+        if self.strategies:
+            _check_strategies(self.strategies)
+
+    def __repr__(self) -> str:
+        changed = (
+            f"{name}={setting.shown(value)}"
+            for name, setting in SETTINGS.items()
+            if (value := getattr(self, name)) != setting.default
+        )
+        return f"Config({', '.join(changed)})"
+
+    @classmethod
+    def from_env(cls, prefix: str = "REBOUND_", env: Mapping[str, str] = os.environ) -> Config:
+        """The settings in `env` whose names begin with `prefix`. Raises ValidationError."""
+        return cls(**_found(env, prefix))
+
+    @classmethod
+    def for_service(
+        cls, env: Mapping[str, str] = os.environ, **flags: str | int | float | None
+    ) -> Config:
+        """Of each setting the flag, else `REBOUND_<NAME>`, else `<NAME>`.
+
+        A flag also wins over what contradicts it under another name. Raises ValidationError.
+        """
+        flags = {name: value for name, value in flags.items() if value not in (None, "")}
+        found = _found(env, "") | _found(env, "REBOUND_")
+        kept = {name: value for name, value in found.items() if name not in _beaten(flags)}
+        return cls(**(kept | flags))
+
+    # -- what follows from the settings ------------------------------------------------------
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        return self.http_host, DEFAULT_PORT if self.http_port is None else self.http_port
+
+    @property
+    def store_kind(self) -> str:
+        """`sqlite` or `redis`."""
+        elsewhere = self.redis is not None or self._redis_settings() or not self.sqlite_path
+        return "redis" if elsewhere else "sqlite"
+
+    @property
+    def sqlite_path(self) -> str:
+        """The store's file, or `:memory:`; empty where the store is Redis."""
+        return addresses.sqlite_path(self.store_url or DEFAULT_STORE) or ""
+
+    @property
+    def resolved_store_url(self) -> str:
+        """The store's URL with everything folded in, the password too: not to be shown."""
+        if self.store_kind == "sqlite":
+            return self.store_url or DEFAULT_STORE
+        return self._redis_address().url
+
+    @property
+    def store_shown(self) -> str:
+        """The store in a few words, without any secret."""
+        if self.store_kind == "sqlite":
+            return f"sqlite {self.sqlite_path}"
+        return "redis" if self.redis is not None else f"redis {self._redis_address().shown}"
+
+    @property
+    def all_strategies(self) -> Mapping[str, Strategy]:
+        """The built-in backoff strategies and the program's own."""
+        from rebound.domain.backoff import STRATEGIES
+
+        return {**STRATEGIES, **self.strategies}
+
+    @property
+    def pool_size(self) -> int:
+        """Connections to Redis at most."""
+        return self.redis_pool_size or DEFAULT_POOL
+
+    # -- their parts -------------------------------------------------------------------------
+
+    def _redis_settings(self) -> list[str]:
+        return [
+            name
+            for name in SETTINGS
+            if name.startswith("redis_") and getattr(self, name) is not None
+        ]
+
+    def _redis_address(self) -> RedisAddress:
+        """URL and single settings in one. Raises ValidationError where they contradict."""
+        if self.store_url and self.sqlite_path:
+            chosen_by = (*self._redis_settings(), "redis")[0]
+            raise _contradiction("store_url", self.store_url, chosen_by)
+        at = addresses.redis_address(self.store_url) if self.store_url else RedisAddress()
+        host, port = host_and_port(self.redis_addr) if self.redis_addr else (None, None)
+        for name, part in (
+            (
+                "redis_addr",
+                RedisAddress(host=host, port=port or DEFAULT_REDIS_PORT if host else port),
+            ),
+            ("redis_host", RedisAddress(host=self.redis_host)),
+            ("redis_port", RedisAddress(port=self.redis_port)),
+            ("redis_db", RedisAddress(db=self.redis_db)),
+            ("redis_password", RedisAddress(password=self.redis_password)),
+        ):
+            try:
+                at = at.joined(part)
+            except ValueError:
+                other = "store_url" if self.store_url else "redis_addr"
+                raise _contradiction(name, getattr(self, name), other) from None
+        return at
+
+
+SETTINGS: Final[Mapping[str, Setting[Any, Any]]] = {
+    name: value for name, value in vars(Config).items() if isinstance(value, Setting)
+}
+"""Every setting by name, in the order of the documentation."""
+
+
+def _contradiction(name: str, value: object, other: str) -> ValidationError:
+    shown = SETTINGS[name].said(value)
+    return ValidationError(
+        f"{name.upper()}: {shown}which contradicts {other.upper()}; give only one of them",
+        field=name,
+    )
+
+
+def _check_strategies(strategies: Mapping[str, Strategy]) -> None:
+    from rebound.domain.backoff import STRATEGIES
+
+    for name, strategy in strategies.items():
+        if not isinstance(name, str) or not 1 <= len(name) <= 255 or name in STRATEGIES:
+            allowed = "must be of 1 to 255 characters and no built-in one"
+            raise ValidationError(f"strategies: the name {name!r} {allowed}", field="strategies")
+        if not callable(strategy):
+            raise ValidationError(f"strategies: {name!r} is no function", field="strategies")
+
+
+def _found(env: Mapping[str, str], prefix: str) -> dict[str, Any]:
+    """The settings in `env` that are not empty."""
+    found = {name: env.get(prefix + name.upper(), "").strip() for name in SETTINGS}
+    # Kubernetes and Docker set REDIS_PORT=tcp://… for a service that is called redis.
+    linked = {name for name in ("http_port", "redis_port") if found[name].startswith("tcp://")}
+    return {name: value for name, value in found.items() if value and name not in linked}
+
+
+def _beaten(flags: Mapping[str, object]) -> set[str]:
+    """The settings of the environment that `flags` make void, though their names differ."""
+    beaten = set()
+    if "http_addr" in flags:
+        beaten |= {"http_host", "http_port"}
+    if flags.keys() & {"http_host", "http_port"}:
+        beaten.add("http_addr")
+    if flags.keys() & {"redis_addr", "redis_host", "redis_port"}:
+        beaten |= {"store_url", "redis_addr", "redis_host", "redis_port"}
+    url = str(flags.get("store_url", ""))
+    if url.startswith("sqlite:"):
+        beaten |= {name for name in SETTINGS if name.startswith("redis_")}
+    elif url:
+        beaten |= {"redis_addr", "redis_host", "redis_port", "redis_db"}
+        beaten |= {"redis_password"} if "@" in url else set()
+    return beaten

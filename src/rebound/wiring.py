@@ -1,0 +1,57 @@
+"""The composition root: which adapter serves which URL. The only module that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rebound import __version__
+from rebound.domain.errors import ValidationError
+from rebound.ports import Producer, Retention, Store
+from rebound.settings import Config
+
+NOT_INSTALLED = {
+    "kafka": "kafka:// is not available in this release",
+    "call": "call:// is not available in this release",
+}
+"""Why this installation cannot deliver to a kind of destination, by kind."""
+
+
+def make_store(config: Config, clock: Callable[[], float]) -> Store:
+    """The store that the settings name. Raises ValidationError for a missing extra."""
+    retention = Retention(
+        succeeded=config.retention_succeeded,
+        dedup=config.dedup_window,
+        dead=config.retention_dead,
+        max_stubs=config.dedup_max,
+    )
+    if config.store_kind == "sqlite":
+        from rebound.adapters.stores.sqlite import SqliteStore
+
+        return SqliteStore(config.sqlite_path, retention=retention, clock=clock)
+    try:
+        from rebound.adapters.stores.redis import RedisStore
+    except ImportError:
+        raise ValidationError(
+            "a Redis store needs an extra: pip install 'rebound-retry[redis]'", field="store_url"
+        ) from None
+    return RedisStore(
+        config.resolved_store_url,
+        namespace=config.namespace,
+        retention=retention,
+        pool_size=config.redis_pool_size,
+        client=config.redis,
+    )
+
+
+def make_producers(config: Config) -> Mapping[str, Producer]:
+    """What this installation can deliver to, by kind."""
+    from rebound.adapters.producers.http import HttpProducer
+
+    return {
+        "http": HttpProducer(
+            fatal_statuses=config.fatal_statuses,
+            proxy=config.http_proxy_url or None,
+            session=config.session,
+            version=__version__,
+        )
+    }

@@ -1,0 +1,250 @@
+"""The only loop: claim, deliver (bounded), settle in batches, extend leases, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from random import random
+from typing import NamedTuple
+
+from rebound.domain.errors import StoreUnavailable
+from rebound.domain.task import Task
+from rebound.engine import Engine
+from rebound.ports import Event
+
+LOG = logging.getLogger("rebound")
+MAX_CLAIM = 200
+"""Tasks of one claim: long enough to share the round trip, short enough not to hold up others."""
+MAX_SETTLE = 200
+STORE_PAUSE = 0.5
+"""Seconds before a store that failed is asked again."""
+
+
+class Limits(NamedTuple):
+    """What bounds a worker; durations in seconds."""
+
+    concurrency: int = 1024
+    lane_concurrency: int = 100
+    lease: float = 60.0
+    poll_interval: float = 1.0
+    grace: float = 25.0
+
+
+class Worker:
+    """Claims due tasks of `kinds`, lets the engine attempt them and settles what came of it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        kinds: Collection[str],
+        limits: Limits = Limits(),  # noqa: B008
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`monotonic` carries the store's clock on between two claims; tests own it."""
+        self._engine = engine
+        self._store = engine.store
+        self._kinds = tuple(kinds)
+        self._limits = limits
+        self._monotonic = monotonic
+        self._offset = 0.0
+        self._wake = asyncio.Event()
+        self._running: dict[str, tuple[Task, asyncio.Task[None]]] = {}
+        self._outcomes: deque[tuple[Task, Task]] = deque()
+        self._unsettled = 0
+        self._settling: asyncio.Task[None] | None = None
+        self._blocked = False
+        self._draining = False
+        self._store_away = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to work, in the running event loop."""
+        self._engine.emit(Event("worker started", detail=", ".join(self._kinds)))
+        for loop in (self._claiming(), self._extending(), self._watching()):
+            self._tasks.append(asyncio.create_task(loop))
+
+    async def drain(self) -> None:
+        """Claim no more, wait for what runs, after the grace cut it short; return when settled."""
+        if not self._tasks:
+            return
+        self._draining = True
+        self.wake()
+        deadline = time.monotonic() + self._limits.grace
+        await asyncio.wait(self._tasks[:1], timeout=self._limits.grace)
+        await self._idle(deadline)
+        await asyncio.sleep(0)  # an attempt cancelled before its first step would never settle
+        for _, attempt in list(self._running.values()):
+            attempt.cancel()
+        await self._idle(max(deadline, time.monotonic()) + 1.0)
+        for loop in (*self._tasks, *filter(None, [self._settling])):
+            loop.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self._engine.emit(Event("worker stopped"))
+
+    def wake(self) -> None:
+        """Look for due tasks now."""
+        self._wake.set()
+
+    @property
+    def busy(self) -> int:
+        """Tasks claimed and not yet settled."""
+        return len(self._running) + self._unsettled
+
+    def now(self) -> float:
+        """The store's clock by the last claim, in seconds since the epoch."""
+        return self._monotonic() + self._offset
+
+    # -- claiming ----------------------------------------------------------------------------
+
+    async def _claiming(self) -> None:
+        while not self._draining:
+            self._wake.clear()
+            try:
+                pause = await self._claim()
+            except StoreUnavailable as error:
+                self._store_is(str(error))
+                pause = STORE_PAUSE
+            except Exception:
+                LOG.exception("claiming failed; trying again")
+                pause = STORE_PAUSE
+            if pause > 0 and not self._draining:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+
+    async def _claim(self) -> float:
+        """Claim once; return for how many seconds there is nothing to look for."""
+        limits = self._limits
+        free = limits.concurrency - self.busy
+        if free <= 0 or (self._store_away and self._unsettled):
+            self._blocked = True
+            return limits.poll_interval
+        claimed = await self._store.claim(
+            min(free, MAX_CLAIM),
+            free=free,
+            kinds=self._kinds,
+            lease=limits.lease,
+            lane_limit=limits.lane_concurrency,
+            random=random(),
+        )
+        self._store_is(None)
+        self._offset = claimed.now - self._monotonic()
+        self._blocked = claimed.blocked
+        for task in claimed.tasks:
+            self._running[task.id] = (task, asyncio.create_task(self._attempt(task)))
+        if claimed.next_due is None:
+            return limits.poll_interval
+        return min(limits.poll_interval, claimed.next_due - self.now())
+
+    async def _watching(self) -> None:
+        while True:
+            try:
+                await self._store.watch(self._kinds, self.wake)
+            except StoreUnavailable:
+                await asyncio.sleep(STORE_PAUSE)
+
+    # -- delivering --------------------------------------------------------------------------
+
+    async def _attempt(self, task: Task) -> None:
+        try:
+            after = await self._engine.attempt(task, self.now)
+        except Exception:
+            LOG.exception("task %s: the attempt broke; its lease will expire", task.id)
+            self._running.pop(task.id, None)
+            return
+        if self._running.pop(task.id, None) is None:
+            return
+        self._outcomes.append((task, after))
+        self._unsettled += 1
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle())
+
+    # -- settling ----------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Settle what has an outcome, in batches; drop nothing while the store is away."""
+        try:
+            while self._outcomes:
+                count = min(len(self._outcomes), MAX_SETTLE)
+                batch = [self._outcomes.popleft() for _ in range(count)]
+                await self._settle_batch(batch)
+                self._unsettled -= count
+                if self._blocked or self._draining:
+                    self.wake()
+        finally:
+            self._settling = None
+
+    async def _settle_batch(self, batch: Sequence[tuple[Task, Task]]) -> None:
+        try:
+            lost = await self._persistently([after for _, after in batch])
+        except Exception:
+            if len(batch) == 1:
+                LOG.exception("task %s cannot be settled; its lease will expire", batch[0][0].id)
+                return
+            middle = len(batch) // 2
+            await self._settle_batch(batch[:middle])
+            await self._settle_batch(batch[middle:])
+            return
+        for before, after in batch:
+            if after.id in lost:
+                self._engine.emit(Event("lease lost", before))
+            else:
+                self._engine.settled(before, after)
+
+    async def _persistently(self, tasks: Sequence[Task]) -> Collection[str]:
+        while True:
+            try:
+                lost = await self._store.settle(tasks)
+            except StoreUnavailable as error:
+                self._store_is(str(error))
+                await asyncio.sleep(STORE_PAUSE)
+            else:
+                self._store_is(None)
+                return set(lost)
+
+    # -- leases ------------------------------------------------------------------------------
+
+    async def _extending(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.lease / 3)
+            held = [task for task, _ in self._running.values()]
+            held += [task for task, _ in self._outcomes]
+            try:
+                for at in range(0, len(held), 500):
+                    part = held[at : at + 500]
+                    for id_ in await self._store.extend(part, lease=self._limits.lease):
+                        self._lose(id_)
+            except StoreUnavailable as error:
+                self._store_is(str(error))
+            except Exception:
+                LOG.exception("extending leases failed; trying again")
+
+    def _lose(self, id_: str) -> None:
+        """Another worker has the task now: stop the attempt, it cannot be settled."""
+        found = self._running.pop(id_, None)
+        if found is not None:
+            task, attempt = found
+            attempt.cancel()
+            self._engine.emit(Event("lease lost", task))
+
+    # -- the store, and the end --------------------------------------------------------------
+
+    def _store_is(self, error: str | None) -> None:
+        """Tell once that the store went away, or came back."""
+        if (error is not None) != self._store_away:
+            self._store_away = error is not None
+            kind = "store unavailable" if error is not None else "store back"
+            self._engine.emit(Event(kind, detail=error))
+
+    async def _idle(self, deadline: float) -> None:
+        """Wait until nothing runs and everything is settled, or until `deadline`."""
+        while self.busy and (left := deadline - time.monotonic()) > 0:
+            waiting = [attempt for _, attempt in self._running.values()]
+            if self._settling is not None:
+                waiting.append(self._settling)
+            await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)

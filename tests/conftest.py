@@ -1,0 +1,131 @@
+"""Servers and clocks that tests share. A test that needs a server gets a real one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+MISSING: dict[str, str] = {}
+"""Server -> the command that installs it; filled when a test had to be skipped."""
+INSTALL = {"redis-server": "apt-get install redis-server"}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for server, command in MISSING.items():
+        terminalreporter.write_line(
+            f"NOT RUN: the tests that need {server}; install it with: {command}", yellow=True
+        )
+
+
+def need(server: str) -> str:
+    """Path of a server's program; without it the test is skipped, or fails where CI is true."""
+    found = shutil.which(server)
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{server} is missing: {INSTALL[server]}")
+        MISSING[server] = INSTALL[server]
+        pytest.skip(f"{server} is not installed")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def wait_for_port(port: int, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.01)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+class RedisServer:
+    """A redis-server of the test's own, on a free port; can be stopped and started again."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        options = self._options or ("--save", "", "--appendonly", "no")
+        self._process = subprocess.Popen(
+            [need("redis-server"), "--bind", "127.0.0.1", "--port", str(self.port),
+             "--dir", str(self._folder), *options],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_for_port(self.port)
+
+    def stop(self, with_signal: int = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(with_signal)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for the whole run; each test uses a namespace of its own."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Makes Redis servers that the test may stop, with options of its own."""
+    servers: list[RedisServer] = []
+
+    def make(*options: str) -> RedisServer:
+        folder = tmp_path / f"redis{len(servers)}"
+        folder.mkdir()
+        servers.append(RedisServer(folder, *options))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+class Clock:
+    """A clock that tests own. Every look at it takes a microsecond, as in life."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+        self._ticks = 0
+
+    def __call__(self) -> float:
+        self._ticks += 1
+        return 1_800_000_000.0 + self.offset + self._ticks * 1e-6
+
+    def advance(self, seconds: float) -> None:
+        self.offset += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
