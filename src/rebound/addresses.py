@@ -26,7 +26,8 @@ class RedisAddress(NamedTuple):
     @property
     def shown(self) -> str:
         """Host, port and database only."""
-        return f"{bracketed(self.host or 'localhost')}:{self.port or DEFAULT_REDIS_PORT}/{self.db or 0}"
+        host = bracketed(self.host or "localhost")
+        return f"{host}:{self.port or DEFAULT_REDIS_PORT}/{self.db or 0}"
 
     @property
     def url(self) -> str:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from rebound import wiring
 from rebound.adapters.listeners.log import LogListener, guarded
 from rebound.domain import validation
-from rebound.domain.errors import Closed, NotFound, ReboundError, StoreUnavailable, ValidationError
+from rebound.domain.errors import Closed, NotFound, ReboundError, ValidationError
 from rebound.domain.task import State, Task
 from rebound.engine import Engine, Policy
 from rebound.ports import Event, Filter, Found
@@ -80,28 +80,28 @@ class Rebound:
             self._worker = Worker(self.engine, ["http"], limits, config.clock or time.monotonic)
             self._worker.start()
 
-    async def close(self) -> None:
-        """Finish what is under way within the grace, then let everything go. Can be repeated."""
+    async def drain(self) -> None:
+        """Claim nothing more and finish what is under way within the grace; still takes tasks."""
         self.begin_drain()
         if self._worker is not None:
             await self._worker.drain()
             self._worker = None
+
+    async def close(self) -> None:
+        """Finish what is under way within the grace, then let everything go. Can be repeated."""
+        await self.drain()
         await self.engine.aclose()
 
     def begin_drain(self) -> None:
         """Say by `ready_error` that this instance is going away."""
         self.draining = True
 
-    async def ready_error(self) -> str | None:
-        """Why this instance should get no requests, or None."""
+    def ready_error(self) -> str | None:
+        """Why this instance should get no requests, or None. Does not ask the store."""
         if self.draining:
             return "shutting down"
         if self.engine.closed:
             return f"{self.engine.store.name} is not connected yet"
-        try:
-            await self.engine.store.ping()
-        except StoreUnavailable as error:
-            return str(error)
         return None
 
     async def __aenter__(self) -> Self:

@@ -101,15 +101,17 @@ class Config:
         duration("0s", "365d"), "longest Retry-After that is obeyed", 86_400.0)
     api_keys: Texts = Texts(readers.no_keys, "not available yet", (), secret=True)
     auth: Optional = Optional(readers.no_auth, "not available yet", None)
-    call_over_http: Switch = Switch(readers.switch, "on: accept call:// destinations over HTTP", False)
+    call_over_http: Switch = Switch(
+        readers.switch, "on: accept call:// destinations over HTTP", False)
     http_proxy_url: Optional = Optional(
-        addresses.proxy_url, "proxy of HTTP deliveries; no other setting counts", None, show=without_secrets)
+        addresses.proxy_url, "proxy of HTTP deliveries; no other setting counts", None,
+        show=without_secrets)
     log_level: Text = Text(readers.level, "debug, info, warn, warning or error", "info")
     log_format: Optional = Optional(
         choice({"json": "json", "text": "text"}), "json or text", None,
         shown_default="text, in prod json")
     environment: Text = Text(
-        readers.environment, "dev, or prod = production = staging: JSON logs, stricter defaults", "dev")
+        readers.environment, "dev, or prod = production = staging: JSON logs", "dev")
     # fmt: on
 
     logger: logging.Logger | None = None
@@ -131,7 +133,8 @@ class Config:
         if None is not port != self.http_port is not None:
             raise _contradiction("http_addr", self.http_addr, "http_port")
         self.__dict__["http_host"] = host or self.http_host
-        self.__dict__["http_port"] = self.http_port if port is None else port
+        known = self.http_port if port is None else port
+        self.__dict__["http_port"] = DEFAULT_PORT if known is None else known
         if self.log_format is None:
             self.__dict__["log_format"] = "json" if self.environment == "prod" else "text"
         if self.store_kind == "redis":
@@ -143,7 +146,8 @@ class Config:
         changed = (
             f"{name}={setting.shown(value)}"
             for name, setting in SETTINGS.items()
-            if (value := getattr(self, name)) != setting.default
+            if (value := getattr(self, name)) not in (None, setting.default)
+            and (name != "http_port" or value != DEFAULT_PORT)
         )
         return f"Config({', '.join(changed)})"
 
@@ -170,7 +174,7 @@ class Config:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port to listen on."""
-        return self.http_host, DEFAULT_PORT if self.http_port is None else self.http_port
+        return self.http_host, self.http_port or 0
 
     @property
     def store_kind(self) -> str:
@@ -250,9 +254,9 @@ SETTINGS: Final[Mapping[str, Setting[Any, Any]]] = {
 
 
 def _contradiction(name: str, value: object, other: str) -> ValidationError:
-    shown = SETTINGS[name].said(value)
+    said = SETTINGS[name].said(value) or "is given, "
     return ValidationError(
-        f"{name.upper()}: {shown}which contradicts {other.upper()}; give only one of them",
+        f"{name.upper()}: {said}but {other.upper()} says otherwise; give only one of them",
         field=name,
     )
 

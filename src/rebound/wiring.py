@@ -38,7 +38,7 @@ def make_store(config: Config, clock: Callable[[], float]) -> Store:
         config.resolved_store_url,
         namespace=config.namespace,
         retention=retention,
-        pool_size=config.redis_pool_size,
+        pool_size=config.pool_size,
         client=config.redis,
     )
 

@@ -131,7 +131,10 @@ async def test_n_hanging_lanes_leave_a_share_of_one_in_n_plus_one_free(store: St
         free -= len(await claimed(store, free, free=free))
     assert free == 20
     await fill(store, "healthy", 5)
-    assert lanes(await claimed(store, free, free=free)) == {"healthy": 5}
+    taken: list[Task] = []
+    while batch := await claimed(store, free - len(taken), free=free - len(taken)):
+        taken += batch
+    assert lanes(taken) == {"healthy": 5}
 
 
 async def test_the_threshold_is_evaluated_again_as_one_claim_gives_slots_away(store: Store) -> None:

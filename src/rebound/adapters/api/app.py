@@ -57,9 +57,7 @@ def create_app(engine: Engine, *, config: Config, not_ready: Callable[[], str | 
 class Api:
     """Every call of the HTTP API, by path and method."""
 
-    def __init__(
-        self, engine: Engine, config: Config, not_ready: Callable[[], str | None]
-    ) -> None:
+    def __init__(self, engine: Engine, config: Config, not_ready: Callable[[], str | None]) -> None:
         self._engine = engine
         self._not_ready = not_ready
         self._calls = config.call_over_http

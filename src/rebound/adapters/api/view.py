@@ -84,7 +84,7 @@ class TaskView(Struct, kw_only=True, forbid_unknown_fields=True):
     dead_reason: DeadReason | None
     dead_letter: DeadLetter | None
     last_error: str | None
-    attempts: list[AttemptView] | None | UnsetType = UNSET
+    attempts: list[AttemptView] | UnsetType | None = UNSET
     """The newest 25 of both legs, oldest first."""
 
 
@@ -99,7 +99,7 @@ class Scheduled(Struct, forbid_unknown_fields=True):
     """False where the same content was stored under this id before."""
 
 
-class BatchResult(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class BatchResult(Struct, kw_only=True, forbid_unknown_fields=True):
     """What became of one task of a batch."""
 
     id: str | None
@@ -255,7 +255,7 @@ def _attempt(attempt: Attempt) -> AttemptView:
 
 def _remains(task: Task) -> TaskView:
     """A stub, or a record that cannot be read: only what Rebound itself knows."""
-    nothing: dict[str, Any] = {f: None for f in TaskView.__struct_fields__}
+    nothing: dict[str, Any] = dict.fromkeys(TaskView.__struct_fields__)
     return TaskView(
         **nothing
         | {

@@ -142,7 +142,9 @@ class Claim:
         All due lanes take alike, so each counts on the others to leave as little as itself: what
         one claim gives away at once must not differ from what many small ones would.
         """
-        return math.ceil((self._free - in_flight) / (self._due + 1))
+        if in_flight >= self._free:
+            return 0
+        return max(1, (self._request.free - in_flight) // (self._due + 1))
 
     def _candidates(
         self, queue: str, want: int, priority: int, only: bool
