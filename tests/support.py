@@ -10,9 +10,10 @@ import msgspec
 from msgspec.structs import replace
 
 from rebound.domain import validation
+from rebound.domain.attempt import Attempt, Leg, Outcome, ended
 from rebound.domain.destination import Destination
 from rebound.domain.errors import DeliveryError
-from rebound.domain.task import Attempt, Leg, Outcome, Task, ended
+from rebound.domain.task import Task
 from rebound.ports import Added, Claimed, Store, Submission
 
 DAY = 86_400.0
@@ -61,7 +62,7 @@ def ids(tasks: Sequence[Task]) -> list[str]:
 
 def tried(one: Task, now: float, error: str | None = None, **known: Any) -> Attempt:
     failure = None if error is None else DeliveryError(error, **known)
-    return ended(one, now, 0.01, failure)
+    return ended(one.leg or Leg.MAIN, one.number, now, 0.01, failure)
 
 
 def succeed(one: Task, now: float) -> Task:

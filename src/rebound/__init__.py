@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Leg, Outcome, State
 from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Base64, Destination, DestinationType
 from rebound.domain.errors import (
@@ -16,7 +17,7 @@ from rebound.domain.errors import (
     ValidationError,
     WrongState,
 )
-from rebound.domain.task import Attempt, DeadLetter, DeadReason, Leg, Outcome, State, Task
+from rebound.domain.task import Task
 from rebound.embedded import Rebound
 from rebound.ports import Event, Found
 from rebound.settings import Config

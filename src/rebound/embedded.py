@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from rebound import wiring
 from rebound.adapters.listeners.log import LogListener, guarded
 from rebound.domain import validation
+from rebound.domain.attempt import State
 from rebound.domain.errors import Closed, NotFound, ReboundError, ValidationError
-from rebound.domain.task import State, Task
+from rebound.domain.task import Task
 from rebound.engine import Engine, Policy
-from rebound.ports import Event, Filter, Found
+from rebound.ports import Event, Filter, Found, Listener
 from rebound.settings import Config
 from rebound.worker import Limits, Worker
 
@@ -36,7 +37,7 @@ class Rebound:
         """
         self.config = config if config is not None else Config()
         logger = self.config.logger or logging.getLogger("rebound")
-        listeners = [LogListener(logger)]
+        listeners: list[Listener] = [LogListener(logger)]
         if self.config.on_event is not None:
             listeners.append(guarded(self.config.on_event, logger))
         self.engine = Engine(

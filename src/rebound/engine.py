@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from rebound.batcher import Batcher
 from rebound.domain import validation
+from rebound.domain.attempt import Attempt, Leg, Outcome, State, ended
 from rebound.domain.backoff import STRATEGIES, Strategy
 from rebound.domain.errors import (
     Closed,
@@ -28,7 +29,7 @@ from rebound.domain.errors import (
     ValidationError,
     WrongState,
 )
-from rebound.domain.task import MAX_LOST, Attempt, Leg, Outcome, State, Task, ended
+from rebound.domain.task import MAX_LOST, Task
 from rebound.ports import Added, Event, Filter, Found, Listener, Producer, Store, Submission
 
 FAILURES = (Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED)
@@ -175,14 +176,22 @@ class Engine:
             failure = DeliveryError(text)
             return self._failed(task, now, time.perf_counter() - started, failure, clock())
         took = time.perf_counter() - started
-        record = ended(task, now, took, None, status=receipt.status, response=receipt.response)
+        record = ended(
+            _leg(task),
+            task.number,
+            now,
+            took,
+            None,
+            status=receipt.status,
+            response=receipt.response,
+        )
         return task.succeeded(record, clock())
 
     def _failed(
         self, task: Task, started_at: float, took: float, error: DeliveryError, now: float
     ) -> Task:
         return task.failed(
-            ended(task, started_at, took, error),
+            ended(_leg(task), task.number, started_at, took, error),
             now,
             random=random(),
             retry_after=min(error.retry_after or 0.0, self.policy.retry_after_max),
@@ -258,6 +267,10 @@ class Engine:
             after = change(before, await self.store.time())
             if await self.store.swap(before, after):
                 return after
+
+
+def _leg(task: Task) -> Leg:
+    return task.leg or Leg.MAIN
 
 
 def uuid7() -> str:

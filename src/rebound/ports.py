@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from rebound.domain.task import Attempt, State, Task
+from rebound.domain.attempt import Attempt, State
+from rebound.domain.task import Task
 
 
 class Added(StrEnum):

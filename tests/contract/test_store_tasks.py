@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from rebound.domain.attempt import DeadLetter, Leg, State
 from rebound.domain.destination import Destination
 from rebound.domain.errors import ValidationError
-from rebound.domain.task import DeadLetter, Leg, State, Task
+from rebound.domain.task import Task
 from rebound.ports import Added, Filter, Retention, Store
 from tests.conftest import Clock
 from tests.contract.conftest import MakeStore

@@ -8,16 +8,16 @@ epoch by the store's clock, and chance as `random`, a number in [0, 1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr, replace
 
+from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Leg, Outcome, State
 from rebound.domain.backoff import STRATEGIES, Backoff, Strategy, delay
 from rebound.domain.destination import Base64, Destination, Place
-from rebound.domain.errors import DeliveryError, Rejected, TaskBusy, WrongState
+from rebound.domain.errors import TaskBusy, WrongState
 
 if TYPE_CHECKING:
     Json = str | int | float | bool | list[Any] | dict[str, Any] | msgspec.Raw | None
@@ -28,72 +28,10 @@ MAX_LOST: Final = 5
 """Leases lost in a row that end a leg as `crashed`."""
 MAX_ATTEMPTS: Final = 25
 """Newest attempts kept with a task."""
-MAX_RESPONSE: Final = 1024
-"""Bytes of a response kept with an attempt."""
 DEAD_BASE_DELAY: Final = 10.0
 DEAD_MAX_DELAY: Final = 3600.0
 _DEAD_BACKOFF: Final = Backoff(max_delay=DEAD_MAX_DELAY)
 _DEFAULT_BACKOFF: Final = Backoff()
-
-
-class State(StrEnum):
-    """Where a task stands; compares equal to its string."""
-
-    SCHEDULED = "scheduled"
-    DELIVERING = "delivering"
-    SUCCEEDED = "succeeded"
-    DEAD = "dead"
-    CANCELLED = "cancelled"
-
-
-class Leg(StrEnum):
-    """`main` towards `destination`, `dead` towards `dead_destination`."""
-
-    MAIN = "main"
-    DEAD = "dead"
-
-
-class DeadReason(StrEnum):
-    """Why the main leg ended without success."""
-
-    EXHAUSTED = "exhausted"
-    EXPIRED = "expired"
-    REJECTED = "rejected"
-    CRASHED = "crashed"
-    UNREADABLE = "unreadable"
-
-
-class DeadLetter(StrEnum):
-    """What became of the dead letter."""
-
-    NONE = "none"
-    DELIVERED = "delivered"
-    FAILED = "failed"
-
-
-class Outcome(StrEnum):
-    """How one attempt ended."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    TIMEOUT = "timeout"
-    REJECTED = "rejected"
-    CUT_SHORT = "cut_short"
-    LOST = "lost"
-
-
-class Attempt(Struct, frozen=True, array_like=True):
-    """One try to deliver, as it is kept with the task."""
-
-    leg: Leg
-    number: int
-    """From 1, within its leg."""
-    started_at: float
-    duration_ms: float | None
-    outcome: Outcome
-    status: int | None = None
-    error: str | None = None
-    response: str | None = None
 
 
 class Lease(Struct, frozen=True, array_like=True):
@@ -371,25 +309,3 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
             self, state=State.SCHEDULED, leg=Leg.DEAD, dead_reason=reason, dead_at=now, due_at=now,
             dead_attempt=0,
         )  # fmt: skip
-
-
-def ended(
-    task: Task, started_at: float, duration: float, error: DeliveryError | None, *,
-    status: int | None = None, response: str | None = None,
-) -> Attempt:  # fmt: skip
-    """The record of an attempt that took `duration` seconds and raised `error`, or nothing."""
-    outcome = Outcome.SUCCEEDED
-    if error is not None:
-        outcome = Outcome.TIMEOUT if error.timed_out else Outcome.FAILED
-        outcome = Outcome.REJECTED if isinstance(error, Rejected) else outcome
-        status, response = error.status, error.response
-    return Attempt(
-        leg=task.leg or Leg.MAIN,
-        number=task.number,
-        started_at=started_at,
-        duration_ms=round(duration * 1000, 3),
-        outcome=outcome,
-        status=status,
-        error=None if error is None else str(error)[:1024],
-        response=None if response is None else response[:MAX_RESPONSE],
-    )

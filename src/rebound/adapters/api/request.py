@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from rebound.adapters.api.answer import Forbidden, UnsupportedMediaType
+from rebound.domain.attempt import Leg, State
 from rebound.domain.errors import NotFound, PayloadTooLarge, ValidationError
-from rebound.domain.task import Leg, State
 from rebound.ports import Filter
 
 Scope = MutableMapping[str, Any]

@@ -10,18 +10,10 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
+from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Leg, Outcome, State
 from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Base64, Destination, DestinationType
-from rebound.domain.task import (
-    Attempt,
-    DeadLetter,
-    DeadReason,
-    Json,
-    Leg,
-    Outcome,
-    State,
-    Task,
-)
+from rebound.domain.task import Json, Task
 from rebound.engine import Submitted
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]

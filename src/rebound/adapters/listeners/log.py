@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from rebound.domain.attempt import Leg
 from rebound.domain.errors import ValidationError
-from rebound.domain.task import Leg, Task
+from rebound.domain.task import Task
 from rebound.ports import Event, Listener
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from msgspec import UNSET
 from yarl import URL
 
 from rebound.adapters.producers.resolver import resolver
+from rebound.domain.attempt import MAX_RESPONSE, Leg
 from rebound.domain.destination import DEFAULT_TIMEOUT, Base64
 from rebound.domain.errors import DeliveryError, Rejected, ValidationError
 from rebound.domain.retry_after import retry_after
-from rebound.domain.task import MAX_RESPONSE, Leg, Task
+from rebound.domain.task import Task
 from rebound.domain.validation import message
 from rebound.ports import Receipt
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
+from rebound.domain.attempt import DeadLetter, DeadReason, Leg, State
 from rebound.domain.destination import Destination
-from rebound.domain.task import DeadLetter, DeadReason, Leg, State, Task
+from rebound.domain.task import Task
 from rebound.domain.validation import ENGINE_FIELDS
 
 _PROGRESS = (

@@ -14,20 +14,18 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from importlib import resources
 from typing import Any, TypeVar
 
 import apsw
 
 from rebound.adapters.stores import sqlite_tasks as tasks
+from rebound.adapters.stores.sqlite_file import connect, explain
 from rebound.adapters.stores.sqlite_lanes import Claim, Request, first, look, next_look
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.domain.task import Task
 from rebound.ports import Added, Claimed, Filter, Found, Retention, Submission
 
 LOG = logging.getLogger("rebound")
-BUSY_TIMEOUT_MS = 4000
-"""How long a call waits for another process's transaction."""
 WATCH_INTERVAL = 0.02
 """Seconds between looks for what other processes committed."""
 
@@ -218,14 +216,14 @@ class SqliteStore:
         try:
             return await future
         except apsw.Error as error:
-            raise StoreUnavailable(_explain(self._path, error)) from error
+            raise StoreUnavailable(explain(self._path, error)) from error
 
     def _work(self) -> None:
         db: apsw.Connection | None = None
         while (job := self._jobs.get()) is not None:
             work, future, loop = job
             try:
-                db = db or _connect(self._path)
+                db = db or connect(self._path)
                 result, error = work(db), None
             except BaseException as raised:
                 result, error = None, raised
@@ -244,23 +242,6 @@ def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | No
         future.set_result(result)
     else:
         future.set_exception(error)
-
-
-def _connect(path: str) -> apsw.Connection:
-    db = apsw.Connection(path)
-    try:
-        db.set_busy_timeout(BUSY_TIMEOUT_MS)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA journal_size_limit = 67108864")
-        db.execute("BEGIN IMMEDIATE")
-        schema = resources.files("rebound.adapters.stores").joinpath("schema.sql").read_text()
-        db.execute(schema)
-        db.execute("COMMIT")
-    except BaseException:
-        db.close()
-        raise
-    return db
 
 
 def _transaction(work: Callable[[apsw.Connection], Result]) -> Callable[[apsw.Connection], Result]:
@@ -289,19 +270,3 @@ def _lane(db: apsw.Connection, queue: str, column: str, value: float | None) -> 
 
 def _data_version(db: apsw.Connection) -> int:
     return int(first(db.execute("PRAGMA data_version"))[0])
-
-
-def _explain(path: str, error: apsw.Error) -> str:
-    match error:
-        case apsw.BusyError() | apsw.LockedError():
-            return f"{path} is locked by another program"
-        case apsw.NotADBError():
-            return f"{path} is not an SQLite database"
-        case apsw.CorruptError():
-            return f"{path} is damaged: {error}"
-        case apsw.FullError():
-            return f"the disk of {path} is full"
-        case apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.CantOpenError():
-            return f"{path} cannot be opened for writing"
-        case _:
-            return f"{path}: {error}"

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from rebound.adapters.stores import records
 from rebound.adapters.stores.sqlite_lanes import Row, first, look, losses, lower
+from rebound.domain.attempt import DeadLetter, Leg, State
 from rebound.domain.errors import ValidationError
-from rebound.domain.task import DeadLetter, Leg, State, Task
+from rebound.domain.task import Task
 from rebound.ports import Added, Filter, Found, Retention, Submission
 
 LOG = logging.getLogger("rebound")

@@ -1,0 +1,51 @@
+# Every target sets up what it needs; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test lint types cover bench openapi clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## the virtual environment, with Rebound and the tools in it
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]' -r requirements-dev.txt
+	@touch $(READY)
+
+run: $(READY) ## the demo: retries, a success and a dead letter, live; then the service on :8080
+	@$(BIN)/rebound demo
+
+demo: run
+
+test: $(READY) ## all tests, on SQLite and on Redis where redis-server is (root: it is installed)
+	@sh tests/servers.sh
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff, formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+cover: $(READY) ## tests with coverage of lines and branches, at least 90 %; writes the figure to the docs
+	@sh tests/servers.sh
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=90 --skip-covered
+	$(BIN)/python docs/coverage.py
+
+bench: $(READY) ## the figures, each beside its target
+	@sh tests/servers.sh
+	$(BIN)/python -m bench
+
+openapi: $(READY) ## write openapi.yaml anew
+	$(BIN)/python -m rebound.adapters.api.openapi > openapi.yaml
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache

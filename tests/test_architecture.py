@@ -1,0 +1,126 @@
+"""Imports point one way, files stay small: the rules of the house, checked."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "rebound"
+FILES = sorted(SOURCE.rglob("*.py"))
+THIRD_PARTY = {
+    "adapters/stores/sqlite": {"apsw"},
+    "adapters/stores/redis": {"redis"},
+    "adapters/stores/records": set(),
+    "adapters/producers/http": {"aiohttp", "yarl", "multidict"},
+    "adapters/listeners": set(),
+    "adapters/api": {"yaml"},
+}
+"""The one outside library of each adapter; msgspec is everybody's."""
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(SOURCE).with_suffix("").as_posix()
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def allowed(file: str) -> tuple[str, ...]:
+    """What a module of Rebound may import of Rebound."""
+    if file.startswith("domain/"):
+        return ("rebound.domain",)
+    if file == "ports":
+        return ("rebound.domain",)
+    if file == "batcher":
+        return ("rebound.domain.errors",)
+    if file == "engine":
+        return ("rebound.domain", "rebound.ports", "rebound.batcher")
+    if file == "worker":
+        return ("rebound.domain", "rebound.ports", "rebound.engine")
+    if file.startswith("adapters/api"):
+        return ("rebound.domain", "rebound.ports", "rebound.engine", "rebound.adapters.api")
+    if file.startswith("adapters/"):
+        own = "rebound." + file.rpartition("/")[0].replace("/", ".")
+        return ("rebound.domain", "rebound.ports", own)
+    return ("rebound",)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_imports_point_inwards(file: Path) -> None:
+    may = allowed(name_of(file))
+    for name in imports(file):
+        if name.split(".")[0] == "rebound" and name not in ("rebound", "rebound.__version__"):
+            assert any(name == m or name.startswith(m + ".") for m in may), (
+                f"{name_of(file)} imports {name}"
+            )
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_the_domain_knows_no_io_and_adapters_one_library(file: Path) -> None:
+    name = name_of(file)
+    outside = {
+        i.split(".")[0]
+        for i in imports(file)
+        if i.split(".")[0] not in sys.stdlib_module_names and not i.startswith("rebound")
+    } - {"msgspec"}
+    if name.startswith("domain/") or name in ("ports", "engine", "worker", "batcher"):
+        assert not outside
+    for prefix, library in THIRD_PARTY.items():
+        if name.startswith(prefix):
+            assert outside <= library, f"{name} imports {outside}"
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if name_of(f).startswith("domain/")], ids=name_of
+)
+def test_the_domain_has_no_clock_no_chance_and_no_log(file: Path) -> None:
+    forbidden = {"time", "random", "logging", "asyncio", "os", "socket", "threading", "secrets"}
+    assert not {i.split(".")[0] for i in imports(file)} & forbidden
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_files_are_under_300_lines_and_functions_under_40(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            start = first.end_lineno if documented else node.lineno
+            assert (node.end_lineno or 0) - (start or 0) <= 40, f"{node.name} in {name_of(file)}"
+
+
+ALLOWED_BASES = {"Protocol", "Exception", "Enum", "StrEnum", "Struct", "NamedTuple", "Generic"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_nothing_inherits_but_from_protocols_errors_enums_and_structs(file: Path) -> None:
+    foreign = {
+        "AbstractResolver",
+        "Formatter",
+        "JsonFormatter",
+        "Server",
+        "ArgumentParser",
+        "Action",
+    }
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ClassDef):
+            for base in node.bases:
+                inner = base.value if isinstance(base, ast.Subscript) else base
+                name = inner.attr if isinstance(inner, ast.Attribute) else getattr(inner, "id", "")
+                error = name.endswith("Error") or name in (
+                    "Rejected",
+                    "WrongState",
+                    "StoreUnavailable",
+                )
+                assert name in ALLOWED_BASES | foreign or error, f"{node.name}({name})"
