@@ -23,6 +23,8 @@ STORE_PAUSE: Final = 0.5
 """Seconds between two looks for a store that does not answer at the start."""
 LINGER: Final = 1
 """Seconds that requests under way get when the server stops."""
+MARGIN: Final = 1.8
+"""Seconds after the grace when a process that is ending ends whatever holds it."""
 KEEP_ALIVE: Final = 75
 """Seconds that an idle connection is kept: longer than proxies and pools keep theirs."""
 
@@ -33,7 +35,7 @@ class CannotServe(ReboundError):
 
 def serve(config: Config, *, worker: bool = True) -> None:
     """Run the API, and a worker, until a signal. Raises CannotServe or StoreUnusable."""
-    _require_server()
+    require_server()
     with listening(*config.address) as server_socket:
         print_line(f"{config.store_shown} · {url_of(server_socket)}")
         run(_serving(config, server_socket, worker=worker))
@@ -58,9 +60,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes any free one. Raises CannotServe."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # `localhost` may be two addresses; most clients mean 127.0.0.1.
+        found.sort(key=lambda info: info[0] != socket.AF_INET)
+        family, kind, _, _, address = found[0]
         server = socket.socket(family, kind)
     except OSError as error:
         raise CannotServe(f"cannot listen on {host}: {error.strerror or error}") from None
@@ -85,7 +88,8 @@ def url_of(server: socket.socket) -> str:
 
 def print_line(text: str) -> None:
     """The first line of a process: version, store and address."""
-    os.write(1, f"rebound {__version__} · {text}\n".encode())
+    sys.stdout.write(f"rebound {__version__} · {text}\n")
+    sys.stdout.flush()
 
 
 def until_signal() -> asyncio.Event:
@@ -103,9 +107,28 @@ def until_signal() -> asyncio.Event:
     return stop
 
 
-@contextlib.asynccontextmanager
-async def http_server(rebound: Rebound, server_socket: socket.socket) -> Any:
-    """Serve the API of `rebound` on the socket; at the end let requests under way finish."""
+def make_server(rebound: Rebound) -> uvicorn.Server:
+    """The HTTP server of `rebound`, without signal handlers and logs of its own."""
+    import uvicorn
+
+    from rebound.adapters.api.app import create_app
+
+    app = create_app(rebound.engine, config=rebound.config, not_ready=rebound.ready_error)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=LINGER,
+        )
+    )
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    return server
 
 
 async def _serving(config: Config, server_socket: socket.socket, *, worker: bool) -> None:
@@ -115,12 +138,17 @@ async def _serving(config: Config, server_socket: socket.socket, *, worker: bool
     serving = asyncio.create_task(server.serve(sockets=[server_socket]))
     serving.add_done_callback(lambda _: stop.set())
     try:
-        await _started(rebound, stop)
+        await started(rebound, stop)
         await stop.wait()
-        await rebound.drain()
+        _leave_in_time(config)
+        # The API answers on: load balancers must be able to see that this one is going away.
+        draining = asyncio.create_task(rebound.drain())
+        await asyncio.wait([draining], timeout=config.shutdown_grace)
+        server.should_exit = True
+        await draining
     finally:
         server.should_exit = True
-        await asyncio.gather(serving, return_exceptions=True)
+        await serving
         await rebound.close()
 
 
@@ -128,27 +156,50 @@ async def _working(config: Config) -> None:
     stop = until_signal()
     rebound = Rebound(config)
     try:
-        await _started(rebound, stop)
+        await started(rebound, stop)
         await stop.wait()
+        _leave_in_time(config)
     finally:
         await rebound.close()
 
 
-async def _started(rebound: Rebound, stop: asyncio.Event) -> None:
+def _leave_in_time(config: Config) -> None:
+    """End the process even if a store or a name server never answers; leases see to the rest."""
+    asyncio.get_running_loop().call_later(config.shutdown_grace + MARGIN, os._exit, 0)
+
+
+async def started(rebound: Rebound, stop: asyncio.Event) -> None:
     """Wait for the store, unless `stop` comes first. Raises StoreUnusable."""
+    stopping = asyncio.create_task(stop.wait())
     waiting = False
     while not stop.is_set():
+        starting = asyncio.create_task(rebound.start())
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
         try:
-            await rebound.start()
+            await starting
         except StoreUnusable:
             raise
         except StoreUnavailable as error:
             if not waiting:
                 rebound.engine.emit(Event("store unavailable", detail=str(error)))
             waiting = True
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), STORE_PAUSE)
+            await asyncio.wait([stopping], timeout=STORE_PAUSE)
+        except asyncio.CancelledError:
+            break
         else:
             if waiting:
                 rebound.engine.emit(Event("store back"))
-            return
+            break
+    stopping.cancel()
+
+
+def require_server() -> None:
+    """Raise CannotServe where the HTTP server is not installed."""
+    try:
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise CannotServe(
+            "the HTTP service needs an extra: pip install 'rebound-retry[server]'"
+        ) from None

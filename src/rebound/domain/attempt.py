@@ -73,6 +73,14 @@ class Attempt(Struct, frozen=True, array_like=True):
     response: str | None = None
 
 
+class Lease(Struct, frozen=True, array_like=True):
+    """A worker's right to attempt the task; the store compares `token` when it is settled."""
+
+    token: str
+    queue: str
+    """The lane, with what serves it, that the task was claimed from."""
+
+
 def ended(
     leg: Leg,
     number: int,

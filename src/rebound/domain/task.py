@@ -14,7 +14,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr, replace
 
-from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Leg, Outcome, State
+from rebound.domain.attempt import (
+    Attempt, DeadLetter, DeadReason, Lease, Leg, Outcome, State,
+)  # fmt: skip
 from rebound.domain.backoff import STRATEGIES, Backoff, Strategy, delay
 from rebound.domain.destination import Base64, Destination, Place
 from rebound.domain.errors import TaskBusy, WrongState
@@ -32,15 +34,6 @@ DEAD_BASE_DELAY: Final = 10.0
 DEAD_MAX_DELAY: Final = 3600.0
 _DEAD_BACKOFF: Final = Backoff(max_delay=DEAD_MAX_DELAY)
 _DEFAULT_BACKOFF: Final = Backoff()
-
-
-class Lease(Struct, frozen=True, array_like=True):
-    """A worker's right to attempt the task; the store compares `token` when it is settled."""
-
-    token: str
-    queue: str
-    """The lane, with what serves it, that the task was claimed from."""
-
 
 Text = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
 Visible = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[!-~]+\Z")]

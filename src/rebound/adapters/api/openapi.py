@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -125,6 +126,10 @@ def _schemas() -> dict[str, Schema]:
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
     for kind in (*types, *_INNER):
         _describe(schemas[kind.__name__], kind)
+    for schema in schemas.values():
+        # What comes after the first sentence is about Python.
+        first = re.split(r"[.;:](?=\s|$)", _flat(schema.get("description", "")))[0]
+        schema["description"] = f"{first}."
     task = schemas["Task"]
     task["description"] = TASK
     for field in ENGINE_FIELDS:
@@ -150,8 +155,7 @@ def _schemas() -> dict[str, Schema]:
 
 
 def _describe(schema: Schema, kind: type[Struct]) -> None:
-    """Add the docstrings: the type's first paragraph, and those below its fields."""
-    schema["description"] = _flat((kind.__doc__ or "").split("\n\n")[0])
+    """Add the docstrings below the type's fields."""
     for field, words in _field_docs(kind).items():
         if field in schema["properties"]:
             schema["properties"][field]["description"] = words

@@ -82,7 +82,7 @@ class Request:
             part = await self._part()
             left -= len(part)
             if left < 0:
-                self._dropped = limit - left
+                self._dropped = -left
                 break
             if not self._unread:
                 return part if not parts else b"".join((*parts, part))
