@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,8 @@ from rebound.embedded import Rebound
 from rebound.ports import Event
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from rebound.settings import Config
 
 STORE_PAUSE: Final = 0.5

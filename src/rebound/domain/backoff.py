@@ -34,6 +34,10 @@ class Backoff(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     """Delays in seconds for the strategy `schedule`; the last one repeats past the end."""
 
 
+DEAD_LEG = Backoff(max_delay=3600)
+DEAD_LEG_DELAY = 10.0
+"""The dead leg's own policy: at once, then 10 s doubling up to an hour."""
+
 Strategy = Callable[[Backoff, float, int], float]
 """(backoff, base_delay in seconds, k from 1) -> delay in seconds before attempt k."""
 

@@ -14,10 +14,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr, replace
 
-from rebound.domain.attempt import (
-    Attempt, DeadLetter, DeadReason, Lease, Leg, Outcome, State,
-)  # fmt: skip
-from rebound.domain.backoff import STRATEGIES, Backoff, Strategy, delay
+from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Lease, Leg, Outcome, State
+from rebound.domain.backoff import DEAD_LEG, DEAD_LEG_DELAY, STRATEGIES, Backoff, Strategy, delay
 from rebound.domain.destination import Base64, Destination, Place
 from rebound.domain.errors import TaskBusy, WrongState
 
@@ -30,9 +28,6 @@ MAX_LOST: Final = 5
 """Leases lost in a row that end a leg as `crashed`."""
 MAX_ATTEMPTS: Final = 25
 """Newest attempts kept with a task."""
-DEAD_BASE_DELAY: Final = 10.0
-DEAD_MAX_DELAY: Final = 3600.0
-_DEAD_BACKOFF: Final = Backoff(max_delay=DEAD_MAX_DELAY)
 _DEFAULT_BACKOFF: Final = Backoff()
 
 Text = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
@@ -158,7 +153,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
         """Seconds before attempt `self.number` of the current leg by the policy."""
         if self.leg == Leg.DEAD:
             k = self.dead_attempt
-            return delay(_DEAD_BACKOFF, DEAD_BASE_DELAY, k, random) if k else 0.0
+            return delay(DEAD_LEG, DEAD_LEG_DELAY, k, random) if k else 0.0
         failures = self.failures if self.replayed_at is None else 0
         policy = self.backoff or _DEFAULT_BACKOFF
         return delay(policy, self.base_delay, failures + self.number, random, strategies)
