@@ -41,7 +41,7 @@ cover: $(READY) ## tests with coverage of lines and branches, at least 90 %; wri
 	$(BIN)/python docs/coverage.py
 
 bench: $(READY) ## the figures, each beside its target
-	@sh tests/servers.sh
+	@sh tests/servers.sh redis-server=redis-server nginx=nginx-light
 	$(BIN)/python -m bench
 
 openapi: $(READY) ## write openapi.yaml anew

@@ -1,14 +1,27 @@
 #!/bin/sh
-# Root (a container, CI) gets the servers that the tests use from Debian's packages.
-command -v redis-server >/dev/null && exit 0
+# Servers that tests and benchmarks use; root (a container, CI) gets them from Debian's packages.
+# Usage: servers.sh [PROGRAM=PACKAGE ...], default redis-server=redis-server
+[ $# = 0 ] && set -- redis-server=redis-server
+packages=
+for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null || packages="$packages ${pair#*=}"
+done
+[ -z "$packages" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing redis-server"
+    echo "installing$packages"
     # a package that starts its server at once would leave one running that nobody asked for
-    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y redis-server; } >/dev/null 2>&1
-    rm -f /usr/sbin/policy-rc.d
+    [ -e /usr/sbin/policy-rc.d ] || {
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod +x /usr/sbin/policy-rc.d
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    }
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    { apt-get update && apt-get install -y $packages; } >/dev/null 2>&1
 fi
-command -v redis-server >/dev/null || {
-    [ "$CI" = true ] && echo "redis-server is missing and could not be installed" >&2 && exit 1
-}
+for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null && continue
+    echo "not installed: ${pair%%=*}" >&2
+    [ "$CI" = true ] && exit 1
+done
 exit 0

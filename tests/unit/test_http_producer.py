@@ -5,77 +5,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import Any
 
-import aiohttp
-import msgspec
 import pytest
 from msgspec.structs import replace
 
 from rebound.adapters.producers.http import MAX_READ, HttpProducer
 from rebound.domain import validation
-from rebound.domain.destination import Base64, Destination
+from rebound.domain.destination import Destination
 from rebound.domain.errors import DeliveryError, Rejected
-from rebound.domain.task import Attempt, DeadReason, Leg, Outcome, State, Task
+from rebound.domain.task import Attempt, DeadReason, Leg, Outcome
 from rebound.ports import Receipt
-from tests.conftest import free_port
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-class Request(NamedTuple):
-    line: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class Receiver:
-    """Keeps every request; answers with `reply`, bytes or a coroutine that writes."""
-
-    def __init__(self) -> None:
-        self.reply: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]] = OK
-        self.requests: list[Request] = []
-        self.connections = 0
-        self.closed = asyncio.Event()
-        self.port = 0
-
-    def url(self, rest: str = "/hook", scheme: str = "http") -> str:
-        return f"{scheme}://127.0.0.1:{self.port}{rest}"
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while True:
-                self.requests.append(await _request(reader))
-                if isinstance(self.reply, bytes):
-                    writer.write(self.reply)
-                    await writer.drain()
-                else:
-                    await self.reply(writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-            self.closed.set()
-
-
-async def _request(reader: asyncio.StreamReader) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    line, *lines = head[:-4].split("\r\n")
-    headers = dict(each.split(": ", 1) for each in lines)
-    return Request(line, headers, await reader.readexactly(int(headers["Content-Length"])))
+from tests.receiver import Receiver, Request, answer, failing, receiving, task
 
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    it = Receiver()
-    server = await asyncio.start_server(it.serve, "127.0.0.1", 0)
-    it.port = server.sockets[0].getsockname()[1]
-    yield it
-    server.close()
+    async with receiving() as it:
+        yield it
 
 
 @pytest.fixture
@@ -83,30 +31,6 @@ async def producer() -> AsyncIterator[HttpProducer]:
     it = HttpProducer(version="1.2")
     yield it
     await it.aclose()
-
-
-def task(
-    url: str, *, data: Any = '{"a":1}', to: dict[str, Any] | None = None, **fields: Any
-) -> Task:
-    body = {"id": "t-1", "source": "shop", "message_data": data, **fields}
-    body["destination"] = {"url": url, "timeout": 20, **(to or {})}
-    return replace(
-        validation.parse(json.dumps(body).encode()), state=State.DELIVERING, leg=Leg.MAIN
-    )
-
-
-async def failing(producer: HttpProducer, one: Task) -> DeliveryError:
-    with pytest.raises(DeliveryError) as caught:
-        await producer.send(one)
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
-    return caught.value
-
-
-def answer(status: int, body: bytes = b"", **headers: str) -> bytes:
-    lines = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in headers.items())
-    head = f"HTTP/1.1 {status} Whatever\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
 
 
 # -- what is sent ------------------------------------------------------------------------------

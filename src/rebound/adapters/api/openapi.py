@@ -128,7 +128,7 @@ def _schemas() -> dict[str, Schema]:
         _describe(schemas[kind.__name__], kind)
     for schema in schemas.values():
         # What comes after the first sentence is about Python.
-        first = re.split(r"[.;:](?=\s|$)", _flat(schema.get("description", "")))[0]
+        first = re.split(r"[.;](?=\s|$)", _flat(schema.get("description", "")))[0]
         schema["description"] = f"{first}."
     task = schemas["Task"]
     task["description"] = TASK

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import codecs
 import errno
+import io
 import os
 import re
 import ssl
@@ -37,6 +38,7 @@ KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept: just under the 5 s after which Node, uvicorn and Apache
 close theirs, because a request that meets such a close is lost and costs the task an attempt."""
 
+_AT_ONCE: Final = 2**20  # bytes above which aiohttp wants to write piece by piece
 _READ_BUFFER: Final = 16384
 _NO_LIMIT: Final = aiohttp.ClientTimeout()  # the one limit is that of `send`, exact to the ms
 _VISIBLE: Final = string.ascii_letters + string.digits + string.punctuation
@@ -107,14 +109,25 @@ class HttpProducer:
             await session.close()
 
     async def _request(self, task: Task) -> aiohttp.ClientResponse:
-        destination = task.target
-        address = _address(destination.address)
+        address = _address(task.target.address)
         body = message(task)
+        headers = self._headers(task, address.authorization, len(body))
+        try:
+            return await self._post(task, address.url, headers, body)
+        except aiohttp.ClientConnectionError as error:
+            if not _never_sent(error):
+                raise
+        # An idle connection was closed under our hands, before anything was written to it.
+        return await self._post(task, address.url, headers, body)
+
+    async def _post(
+        self, task: Task, url: URL, headers: dict[str, str], body: bytes
+    ) -> aiohttp.ClientResponse:
         return await (self._session or self._open()).request(
-            destination.method or "POST",
-            address.url,
-            data=body or None,
-            headers=self._headers(task, address.authorization, len(body)),
+            task.target.method or "POST",
+            url,
+            data=body if 0 < len(body) <= _AT_ONCE else io.BytesIO(body) if body else None,
+            headers=headers,
             skip_auto_headers=self._skip,
             allow_redirects=False,
             raise_for_status=False,
@@ -265,7 +278,7 @@ def _explained(error: Exception) -> DeliveryError:
         case aiohttp.ClientHttpProxyError():
             return DeliveryError(f"proxy: HTTP {error.status}")
         case aiohttp.ClientResponseError():
-            why = re.split("[:\\n'\"]", error.message, maxsplit=1)[0].strip()[:100]
+            why = re.split("[:\\n\"]| b?'", error.message, maxsplit=1)[0].strip()[:100]
             return DeliveryError(f"invalid HTTP response: {why or 'malformed'}")
         case aiohttp.ClientConnectorDNSError():
             return DeliveryError(f"cannot resolve host {error.host}")
@@ -273,6 +286,8 @@ def _explained(error: Exception) -> DeliveryError:
             return DeliveryError("connection closed without a response")
         case aiohttp.ClientPayloadError():
             return DeliveryError("the response broke off or is malformed")
+    if _never_sent(error):
+        return DeliveryError("connection closed while sending")
     if tls := _tls_error(error):
         return DeliveryError(f"TLS: {tls}")
     if isinstance(error, OSError):
@@ -282,6 +297,12 @@ def _explained(error: Exception) -> DeliveryError:
     if isinstance(error, aiohttp.ClientError):
         return DeliveryError("connection failed")
     return DeliveryError(f"cannot send: {type(error).__name__}")
+
+
+def _never_sent(error: Exception) -> bool:
+    """True where aiohttp found the connection closed when it was about to write."""
+    gone = aiohttp.ClientConnectionResetError
+    return isinstance(error, gone) or isinstance(error.__cause__, gone)
 
 
 def _tls_error(error: Exception) -> str | None:

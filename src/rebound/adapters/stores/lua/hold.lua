@@ -1,0 +1,13 @@
+#!lua flags=allow-oom
+-- Hold a lane, or release it.
+-- ARGV[2]  queue
+-- ARGV[3]  ms to hold it for, or '' to release it
+
+local hash = P .. 'h:' .. ARGV[2]
+head(kind_of(ARGV[2]))
+if ARGV[3] == '' then
+  call('HDEL', hash, 'until')
+else
+  call('HSET', hash, 'until', fmt(now + ARGV[3]))
+end
+look(ARGV[2], true)

@@ -1,0 +1,51 @@
+#!lua flags=allow-oom
+-- Write leased tasks as they now are and end their leases, where the token still matches.
+-- ARGV[2..6] retention, see trim
+-- ARGV[7]  number of queues, then the queues
+-- then for each task: id, token, number of the queue it was claimed from, number of the queue it
+--   goes to (negative: priority; 0: none), state, ms when it is due or ended, progress
+--   (states: scheduled, succeeded, cancelled, dead, delivered = dead with a delivered dead letter,
+--   unreadable = dead because it cannot be decoded: what it was is kept in r)
+-- Result: {ids whose token did not match, {ages that a maximum cut off}}
+
+local first = 8 + ARGV[7]
+local lost, touched, settled = {}, {}, 0
+
+local function write(key, i, token, g)
+  local id, state, created = ARGV[i], ARGV[i + 4], created_of(g)
+  if state == 'unreadable' then
+    call('HSET', key, 'r', call('HGET', key, 's') or '')
+  end
+  call('HSET', key, 's', ARGV[i + 6], 'k0', token)
+  call('HDEL', key, 'k', 'a', 'l', 'u')
+  local old, number = ARGV[7 + ARGV[i + 2]], tonumber(ARGV[i + 3])
+  local new = number ~= 0 and ARGV[7 + math.abs(number)]
+  touched[old] = true
+  drop('x:' .. old, id)
+  drop('by:delivering', id)
+  if new then
+    touched[new] = true
+  else
+    drop('by:open', id)
+  end
+  place(id, created, state, new, number < 0, ARGV[i + 5])
+end
+
+for i = first, #ARGV, 7 do
+  local key, token = P .. 't:' .. ARGV[i], ARGV[i + 1]
+  local found = call('HMGET', key, 'k', 'k0', 'g')
+  if found[1] == token then
+    settled = settled + 1
+    write(key, i, token, found[3])
+  elseif found[2] ~= token then
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+for queue in pairs(touched) do
+  head(kind_of(queue))
+end
+flush()
+for queue in pairs(touched) do
+  look(queue, true)
+end
+return { lost, trim(2 * settled) }

@@ -1,0 +1,241 @@
+"""The command line. Whatever a command needs is imported when it runs: `--help` stays fast."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from rebound import __version__
+from rebound.domain.durations import seconds
+from rebound.domain.errors import ReboundError, ValidationError
+from rebound.readers import Setting, spoken
+from rebound.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from rebound.settings import Config
+
+DESCRIPTION: Final = "Durable retries for webhooks, API calls and messages."
+ENVIRONMENT: Final = "each also as the variable REBOUND_<NAME> or <NAME>; a flag wins"
+STORE_SETTINGS: Final = frozenset(
+    name for name in SETTINGS if name.startswith("redis_") or name in ("store_url", "namespace")
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; answers the exit code: 0, 2 for bad input, 1 for everything else."""
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except ValidationError as error:
+        return _complain(error, 2)
+    except ReboundError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # Whoever reads stdout has seen enough; the interpreter must not flush it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+# -- commands --------------------------------------------------------------------------------
+
+
+def _serve(args: argparse.Namespace) -> int:
+    _leave_on_signal()
+    from rebound import service
+
+    service.serve(_configured(args), worker=not args.no_worker)
+    return 0
+
+
+def _work(args: argparse.Namespace) -> int:
+    _leave_on_signal()
+    from rebound import service
+
+    service.work(_configured(args))
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    _leave_on_signal()
+    from rebound import demo
+
+    return demo.run({name: value for name, value in _flags(args).items() if value is not None})
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from rebound.plan import lines
+
+    policy = {name: getattr(args, name) for name in ("base_delay", "max_retries", "failures")}
+    if args.delay is not None:
+        policy["delay"] = args.delay
+    backoff = {
+        name: value
+        for name in ("strategy", "factor", "max_delay", "jitter", "schedule")
+        if (value := getattr(args, name)) is not None
+    }
+    for line in lines(policy, backoff):
+        print(line)
+    return 0
+
+
+def _asynchronous(name: str) -> Callable[[argparse.Namespace], int]:
+    """A command of `rebound.commands`, run in an event loop of its own."""
+
+    def run(args: argparse.Namespace) -> int:
+        import asyncio
+
+        from rebound import commands
+
+        code: int = asyncio.run(getattr(commands, name)(args))
+        return code
+
+    return run
+
+
+def _configured(args: argparse.Namespace) -> Config:
+    """The settings of a service; from here on it logs by them."""
+    from rebound.adapters.listeners.log import configure
+    from rebound.settings import Config
+
+    config = Config.for_service(**_flags(args))
+    configure(config)
+    return config
+
+
+def _flags(args: argparse.Namespace) -> dict[str, str | None]:
+    return {name: getattr(args, name, None) for name in SETTINGS}
+
+
+def _leave_on_signal() -> None:
+    """Until the event loop handles signals, there is nothing yet that would have to be finished."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"rebound: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+# -- arguments -------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _new(argparse.ArgumentParser, prog="rebound", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"rebound {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+        command = _new(commands.add_parser, name, help=text, description=text[0].upper() + text[1:])
+        command.set_defaults(run=run)
+        return command
+
+    serve = add("serve", _serve, "run the API and a worker")
+    serve.add_argument("--no-worker", action="store_true", help="run the API only")
+    _add_settings(serve)
+    _add_settings(add("work", _work, "run a worker without API"))
+    _add_desk_commands(add)
+    _add_policy(add("plan", _plan, "print when the attempts of a policy happen, in seconds"))
+    demo = add(
+        "demo", _demo, "show retries, a success and a dead letter live, in a store of its own"
+    )
+    _add_settings(demo, leave_out=STORE_SETTINGS)
+    return parser
+
+
+def _add_desk_commands(add: Callable[..., Any]) -> None:
+    """The commands that read and change tasks."""
+    submit = add("submit", _asynchronous("submit"), "hand in tasks from a file")
+    submit.add_argument("file", metavar="FILE", help="JSON or JSON lines; - reads stdin")
+    show = add("show", _asynchronous("show"), "print a task as JSON")
+    show.add_argument("id", metavar="ID")
+    listing = add("list", _asynchronous("list_"), "print tasks, newest first")
+    listing.add_argument("--state", help="scheduled, delivering, succeeded, dead or cancelled")
+    listing.add_argument("--leg", help="main or dead")
+    listing.add_argument("--source")
+    listing.add_argument("--client-id")
+    listing.add_argument("--limit", type=int, metavar="N", help="1 to 1000 (default 100)")
+    listing.add_argument("--cursor", help="where the last page ended")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    named = [
+        ("replay", "start dead or cancelled tasks afresh"),
+        ("cancel", "give up scheduled tasks"),
+        ("delete", "forget finished tasks"),
+    ]
+    changes = [add(name, _asynchronous("change"), text) for name, text in named]
+    for command in changes:
+        command.add_argument("ids", metavar="ID", nargs="+")
+    for command in (submit, show, listing, *changes):
+        where = command.add_mutually_exclusive_group()
+        where.add_argument("--store-url", help=SETTINGS["store_url"].description)
+        where.add_argument("--url", help="of a running service, such as http://127.0.0.1:8080")
+
+
+def _add_settings(parser: argparse.ArgumentParser, leave_out: frozenset[str] = frozenset()) -> None:
+    group = parser.add_argument_group("settings", ENVIRONMENT)
+    for name, setting in SETTINGS.items():
+        if name not in leave_out:
+            group.add_argument(setting.flag, metavar=setting.variable, help=_help(setting))
+
+
+def _help(setting: Setting[Any, Any]) -> str:
+    default = setting.default
+    shown = setting.shown_default
+    if isinstance(default, bool):
+        shown = "on" if default else "off"
+    elif isinstance(default, float):
+        shown = spoken(default)
+    elif isinstance(default, tuple):
+        shown = ",".join(map(str, default))
+    elif default is not None:
+        shown = str(default)
+    return f"{setting.description} (default {shown})" if shown else setting.description
+
+
+def _add_policy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base-delay", type=_duration, default=10.0, help="default 10s")
+    parser.add_argument("--max-retries", type=int, default=5, help="attempts (default 5)")
+    parser.add_argument("--strategy", help="exponential (default), linear, fixed or schedule")
+    parser.add_argument("--factor", type=float, help="of the exponential strategy (default 2)")
+    parser.add_argument("--max-delay", type=_duration, help="longest delay (default 7d)")
+    parser.add_argument("--jitter", type=_jitter, help="none (default), full, equal, or 0 to 1")
+    parser.add_argument("--schedule", type=_durations, help="delays, such as 1,5,1m")
+    parser.add_argument("--delay", type=_duration, help="replaces the first wait")
+    parser.add_argument("--failures", type=int, default=0, help="that happened before Rebound")
+
+
+def _duration(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _durations(text: str) -> list[float]:
+    return [_duration(part) for part in text.split(",")]
+
+
+def _jitter(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _new(make: Callable[..., argparse.ArgumentParser], *names: str, **given: Any) -> Any:
+    """A parser that takes no abbreviations and complains in one line."""
+    parser = make(*names, allow_abbrev=False, **given)
+
+    def error(message: str) -> NoReturn:
+        raise SystemExit(_complain(f"{message}; see {parser.prog} --help", 2))
+
+    parser.error = error  # type: ignore[method-assign]
+    return parser
