@@ -37,7 +37,7 @@ async def ask(asked: list[Question]) -> list[Row]:
 async def main() -> int:
     quick = "--quick" in sys.argv
     print(
-        f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores shared by all"
+        f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores"
     )
     with redis() as store_url, sink() as url, tempfile.TemporaryDirectory() as folder:
         rows = await ask(questions(store_url, "empty", url))

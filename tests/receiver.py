@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from rebound.adapters.producers.http import HttpProducer
 from rebound.domain import validation
+from rebound.domain.attempt import Leg, State
 from rebound.domain.errors import DeliveryError
-from rebound.domain.task import Leg, State, Task
+from rebound.domain.task import Task
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

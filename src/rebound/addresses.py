@@ -40,10 +40,10 @@ class RedisAddress(NamedTuple):
 
     def joined(self, other: RedisAddress) -> RedisAddress:
         """What either says. Raises ValueError where both do and differ."""
-        pairs = list(zip(self, other, strict=True))
-        if any(None is not ours != theirs is not None for ours, theirs in pairs):
+        said = {name: value for name, value in other._asdict().items() if value is not None}
+        if any(getattr(self, name) not in (None, value) for name, value in said.items()):
             raise ValueError
-        return RedisAddress(*(theirs if ours is None else ours for ours, theirs in pairs))
+        return self._replace(**said)
 
 
 def sqlite_path(url: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -28,6 +29,8 @@ STORE_SETTINGS: Final = frozenset(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; answers the exit code: 0, 2 for bad input, 1 for everything else."""
     args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -133,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rebound {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
         command = _new(commands.add_parser, name, help=text, description=text[0].upper() + text[1:])
         command.set_defaults(run=run)
         return command
@@ -151,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_desk_commands(add: Callable[..., Any]) -> None:
+def _add_desk_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """The commands that read and change tasks."""
     submit = add("submit", _asynchronous("submit"), "hand in tasks from a file")
     submit.add_argument("file", metavar="FILE", help="JSON or JSON lines; - reads stdin")
@@ -230,7 +235,9 @@ def _jitter(text: str) -> str | float:
         return text
 
 
-def _new(make: Callable[..., argparse.ArgumentParser], *names: str, **given: Any) -> Any:
+def _new(
+    make: Callable[..., argparse.ArgumentParser], *names: str, **given: Any
+) -> argparse.ArgumentParser:
     """A parser that takes no abbreviations and complains in one line."""
     parser = make(*names, allow_abbrev=False, **given)
 

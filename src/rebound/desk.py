@@ -126,7 +126,7 @@ class RemoteLine:
             ) as answer:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            reason = str(error) or type(error).__name__
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Refused(f"no answer from {_shown(self._url)}: {reason}") from None
 
 

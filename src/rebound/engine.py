@@ -19,6 +19,7 @@ from rebound.batcher import Batcher
 from rebound.domain import validation
 from rebound.domain.attempt import Attempt, Leg, Outcome, State, ended
 from rebound.domain.backoff import STRATEGIES, Strategy
+from rebound.domain.destination import Destination
 from rebound.domain.errors import (
     Closed,
     Deferred,
@@ -30,9 +31,23 @@ from rebound.domain.errors import (
     WrongState,
 )
 from rebound.domain.task import MAX_LOST, Task
-from rebound.ports import Added, Event, Filter, Found, Listener, Producer, Store, Submission
+from rebound.ports import (
+    Added,
+    Event,
+    Filter,
+    Found,
+    Listener,
+    Producer,
+    Receipt,
+    Store,
+    Submission,
+)
 
 FAILURES = (Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED)
+ROUNDING = 0.001
+"""Seconds by which a claim at the expiry may seem to lie before it: stores round, floats too."""
+MAX_PORTION = 1000
+MAX_PORTION_BYTES = 16 * 1024 * 1024
 TERMINAL = (State.SUCCEEDED, State.DEAD, State.CANCELLED)
 
 
@@ -99,7 +114,7 @@ class Engine:
                 prepared.append(task if isinstance(task, ReboundError) else self._prepare(task))
             except ValidationError as error:
                 prepared.append(error)
-        added = iter(await self._adding.put([p for p in prepared if isinstance(p, Submission)]))
+        added = iter(await self._add([p for p in prepared if isinstance(p, Submission)]))
         results: list[Submitted | ReboundError] = []
         for one in prepared:
             try:
@@ -112,17 +127,30 @@ class Engine:
                 results.append(error)
         return results
 
+    async def _add(self, submissions: Sequence[Submission]) -> list[Added]:
+        """Any number of them, in portions that the buffer takes."""
+        added: list[Added] = []
+        portion: list[Submission] = []
+        size = 0
+        for submission in submissions:
+            if portion and (len(portion) >= MAX_PORTION or size > MAX_PORTION_BYTES):
+                added += await self._adding.put(portion)
+                portion, size = [], 0
+            portion.append(submission)
+            size += len(submission.body)
+        return added + await self._adding.put(portion)
+
     def _prepare(self, task: Task) -> Submission:
         if self.closed:
             raise Closed
         task = validation.check(
             task, max_payload=self.policy.max_payload, strategies=self.policy.strategies
         )
-        for destination in (task.destination, task.dead_destination):
-            kind = destination.place.kind if destination else "http"
-            if kind not in self.producers:
+        for field in ("destination", "dead_destination"):
+            destination: Destination | None = getattr(task, field)
+            if destination and (kind := destination.place.kind) not in self.producers:
                 why = self._missing.get(kind, f"this service cannot deliver to {kind}://")
-                raise ValidationError(f"destination: {why}", field="destination")
+                raise ValidationError(f"{field}: {why}", field=field)
         if not task.id:
             task = replace(task, id=uuid7())
         body = msgspec.json.encode(replace(task, id="", attempt=0))
@@ -155,11 +183,12 @@ class Engine:
         now = clock()
         if len(task.lost) >= MAX_LOST:
             return task.crashed(now)
-        if task.leg == Leg.MAIN and task.expires_at is not None and now >= task.expires_at:
+        expiry = task.expires_at if task.leg == Leg.MAIN else None
+        if expiry is not None and now >= expiry - ROUNDING:
             return task.expired(now)
         started = time.perf_counter()
         try:
-            receipt = await self.producers[task.place.kind].send(task)
+            receipt = await self._send(task)
         except asyncio.CancelledError:
             cut = Attempt(
                 task.leg or Leg.MAIN, task.number, now,
@@ -171,21 +200,25 @@ class Engine:
             return task.deferred(clock(), deferred.retry_after or 1.0)
         except DeliveryError as error:
             return self._failed(task, now, time.perf_counter() - started, error, clock())
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            failure = DeliveryError(text)
-            return self._failed(task, now, time.perf_counter() - started, failure, clock())
-        took = time.perf_counter() - started
         record = ended(
-            _leg(task),
-            task.number,
-            now,
-            took,
-            None,
-            status=receipt.status,
-            response=receipt.response,
-        )
+            _leg(task), task.number, now, time.perf_counter() - started, None,
+            status=receipt.status, response=receipt.response,
+        )  # fmt: skip
         return task.succeeded(record, clock())
+
+    async def _send(self, task: Task) -> Receipt:
+        """What the producer returns; whatever it raises as DeliveryError."""
+        try:
+            return await self.producers[task.place.kind].send(task)
+        except DeliveryError:
+            raise
+        except asyncio.CancelledError:
+            attempt = asyncio.current_task()
+            if attempt is None or attempt.cancelling():
+                raise
+            raise DeliveryError("CancelledError: the producer was cancelled") from None
+        except Exception as error:
+            raise DeliveryError(f"{type(error).__name__}: {error}") from error
 
     def _failed(
         self, task: Task, started_at: float, took: float, error: DeliveryError, now: float
@@ -202,8 +235,9 @@ class Engine:
     def settled(self, before: Task, after: Task) -> None:
         """Tell the listeners what a settled attempt has come to."""
         last = after.attempts[-1] if after.attempts else None
-        tried = last is not None and last != (before.attempts or (None,))[-1]
-        if tried and last is not None and last.outcome in FAILURES:
+        if last == (before.attempts or (None,))[-1]:
+            last = None  # it was not tried
+        if last is not None and last.outcome in FAILURES:
             self.emit(Event("delivery failed", after, last))
         if after.state == State.SUCCEEDED:
             self.emit(Event("task delivered", after, last))

@@ -9,7 +9,8 @@ import msgspec
 from msgspec.structs import replace
 
 from rebound.domain import validation
-from rebound.domain.task import State, Task
+from rebound.domain.attempt import State
+from rebound.domain.task import Task
 
 
 def lines(policy: Mapping[str, Any], backoff: Mapping[str, Any]) -> Iterator[str]:

@@ -90,7 +90,9 @@ class Setting(Generic[Kept, Given]):
 
     def shown(self, value: object) -> str:
         """`value` as it may be shown to anyone."""
-        return "'***'" if self.secret else repr(self._show(value) if _text(value) else value)
+        if self.secret:
+            return "'***'"
+        return repr(self._show(value) if isinstance(value, str) else value)
 
     def said(self, value: object) -> str:
         """The beginning of an error about `value`; a secret one is left out."""
@@ -98,10 +100,6 @@ class Setting(Generic[Kept, Given]):
             return ""
         text = self.shown(value)
         return f"is {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '…'}, "
-
-
-def _text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def text(pattern: str, allowed: str) -> Reader[str]:

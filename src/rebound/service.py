@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from rebound import __version__
@@ -135,18 +136,30 @@ def make_server(rebound: Rebound) -> uvicorn.Server:
 
 
 async def _serving(config: Config, server_socket: socket.socket, *, worker: bool) -> None:
-    stop = until_signal()
-    rebound = Rebound(config, worker=worker)
+    await serve_until(until_signal(), Rebound(config, worker=worker), server_socket)
+
+
+async def serve_until(
+    stop: asyncio.Event,
+    rebound: Rebound,
+    server_socket: socket.socket,
+    then: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Run API and worker, `then` whatever is given, and on until `stop`. Raises StoreUnusable."""
     server = make_server(rebound)
     serving = asyncio.create_task(server.serve(sockets=[server_socket]))
     serving.add_done_callback(lambda _: stop.set())
     try:
         await started(rebound, stop)
+        if then is not None:
+            await then()
         await stop.wait()
-        _leave_in_time(config)
+        _leave_in_time(rebound.config)
         # The API answers on: load balancers must be able to see that this one is going away.
         draining = asyncio.create_task(rebound.drain())
-        await asyncio.wait([draining], timeout=config.shutdown_grace)
+        await asyncio.wait([draining], timeout=rebound.config.shutdown_grace)
+        # What it cancels from here on are clients that dawdle, which is no error of ours.
+        logging.getLogger("uvicorn.error").disabled = True
         server.should_exit = True
         await draining
     finally:

@@ -158,7 +158,7 @@ class Config:
 
     @classmethod
     def for_service(
-        cls, env: Mapping[str, str] = os.environ, **flags: str | int | float | None
+        cls, env: Mapping[str, str] = os.environ, /, **flags: str | int | float | None
     ) -> Config:
         """Of each setting the flag, else `REBOUND_<NAME>`, else `<NAME>`.
 

@@ -34,7 +34,7 @@ async def test_a_webhook_that_fails_twice_arrives_on_the_third_attempt_at_the_pr
     await service.serve()
     receiver.answers["/hook"] = fails(2)
     await service.create(
-        id="order 1".replace(" ", "-"), destination={"url": receiver.url("/hook")}, delay=None,
+        id="order-1", destination={"url": receiver.url("/hook")}, delay=None,
         base_delay=0.5, message_data={"order": 1},
     )  # fmt: skip
     task = await service.ended("order-1")
@@ -44,7 +44,7 @@ async def test_a_webhook_that_fails_twice_arrives_on_the_third_attempt_at_the_pr
     created = starts[0] - 0.5
     for start, due in zip(starts, (0.5, 1.5, 3.5), strict=True):
         assert due - 0.005 <= start - created <= due + 2 * LATE + SLACK
-    assert {g.body for g in receiver.got} == {b'{"order":1}'}
+    assert {g.body for g in receiver.got} == {b'{"order": 1}'}
     assert {g.headers["X-Message-Key"] for g in receiver.got} == {"order-1"}
     assert [g.attempt for g in receiver.got] == [1, 2, 3]
 

@@ -9,8 +9,8 @@ import pytest
 
 from rebound.adapters.api.app import Api
 from rebound.engine import Engine
-from tests.support import claimed, succeed
 from tests.conftest import Clock
+from tests.support import claimed, succeed
 from tests.unit.asgi import VALID, call, document, make_api
 
 # -- paths and methods -------------------------------------------------------------------------
@@ -34,8 +34,8 @@ async def test_any_id_can_be_reached_percent_encoded(api: Api, id_: str) -> None
     [
         "/", "", "/nothing", "/tasks/", "/health/", "//tasks", "/Tasks", "/tasks/a/", "/tasks//",
         "/tasks/a/replay/", "/tasks/a/nothing", "/tasks/a/b", "/tasks/%", "/tasks/%2", "/tasks/%zz",
-        "/tasks/%20", "/tasks/%C3%A9", "/tasks/%00", "/tasks/" + "x" * 256, "/docs/", "/tasks/batch/",
-        "/v1/tasks", "/openapi.yaml", "/tasks//replay",
+        "/tasks/%20", "/tasks/%C3%A9", "/tasks/%00", "/tasks/" + "x" * 256, "/docs/",
+        "/v1/tasks", "/tasks/batch/", "/openapi.yaml", "/tasks//replay",
     ],
 )  # fmt: skip
 async def test_any_other_path_is_404(api: Api, path: str) -> None:

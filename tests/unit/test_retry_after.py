@@ -83,7 +83,7 @@ def test_a_leap_second_is_a_date() -> None:
 
 
 def test_a_two_digit_year_more_than_fifty_years_ahead_is_in_the_past() -> None:
-    assert http_date("Tuesday, 24-Nov-76 13:00:00 GMT", NOW) > NOW
+    assert (http_date("Tuesday, 24-Nov-76 13:00:00 GMT", NOW) or 0) > NOW
     assert http_date("Sunday, 06-Nov-94 08:49:37 GMT", NOW) == 784111777.0
 
 

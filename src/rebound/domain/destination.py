@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, NamedTuple
@@ -21,14 +22,20 @@ DEFAULT_TIMEOUT = 30.0
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\\\"<>^`{|}]")
+_BRACKETS = re.compile(r"(\A|@)([^\[\]@]*|\[[^\[\]@]*:[^\[\]@]*\](:[0-9]*)?)\Z")
+"""End of an authority: brackets only around an IPv6 address, and only a port behind them."""
 _SECRET = re.compile(
     r"^(authorization|proxy-authorization|cookie)$|token|secret|key|signature", re.I
 )
-_OURS = re.compile(
-    r"^(host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect"
-    r"|x-message-key|x-rebound-.*|rebound-.*)$",
-    re.I,
-)
+_OURS = {
+    "http": re.compile(
+        r"(host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect"
+        r"|x-message-key|x-rebound-.*)",
+        re.I,
+    ),
+    "kafka": re.compile(r"rebound-.*", re.I | re.S),
+}
+"""Headers that Rebound sets itself, by kind of destination."""
 
 
 class DestinationType(StrEnum):
@@ -43,6 +50,15 @@ class Base64(Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes in a JSON document."""
 
     base64: str
+
+    @property
+    def valid(self) -> bool:
+        """True if it can be decoded."""
+        try:
+            b64decode(self.base64, validate=True)
+        except ValueError:
+            return False
+        return True
 
 
 HeaderList = list[tuple[str, str | Base64 | None]]
@@ -84,7 +100,8 @@ class Destination(
         """The one URL, with the original's {host, port, topic} folded into it."""
         if self.url or not self.host:
             return self.url
-        return f"kafka://{self.host}:{self.port or 9092}/{self.topic}"
+        port = 9092 if self.port == "" else self.port
+        return f"kafka://{self.host}:{port}/{self.topic}"
 
     @property
     def place(self) -> Place:
@@ -184,21 +201,21 @@ def place(url: str) -> Place:
             if not re.fullmatch(r"[!-.0-~]{1,255}", rest):
                 raise ValidationError("a handler is written call://name")
             return Place("call", f"call:{rest}", f"call:{rest}", f"call://{rest}")
-        case "":
-            raise ValidationError("is not a URL; write https://host/path")
-        case unknown:
+        case unknown if re.fullmatch(r"[a-z][a-z0-9+.-]*", unknown):
             raise ValidationError(
                 f"unknown scheme {unknown!r}; known are http, https, kafka and call"
             )
+        case _:
+            raise ValidationError("is not a URL; write https://host/path")
 
 
 def _http_place(scheme: str, url: str) -> Place:
     try:
         parts = urlsplit(url)
         host, port = _ascii(parts.hostname or ""), parts.port
-    except ValueError as error:
-        raise ValidationError(f"is not a URL: {error}") from None
-    if not host or port == 0 or not _valid_host(host):
+    except ValueError:  # its text would show what may be a password
+        host, port = "", None
+    if port == 0 or not _valid_host(host) or not _BRACKETS.search(parts.netloc):
         raise ValidationError("has no valid host or port; write https://host:port/path")
     name = f"[{host}]" if ":" in host else host.lower()
     if port is not None and port != {"http": 80, "https": 443}[scheme]:
@@ -214,7 +231,7 @@ def _ascii(host: str) -> str:
 def _valid_host(host: str) -> bool:
     if ":" in host:
         return bool(re.fullmatch(r"[0-9a-f:.]+(%25[\w.~-]+)?", host, re.I))
-    labels = host.rstrip(".").split(".")
+    labels = host.removesuffix(".").split(".")
     return len(host) <= 253 and all(re.fullmatch(r"[\w-]{1,63}", label) for label in labels)
 
 
@@ -225,7 +242,7 @@ def _kafka_place(rest: str) -> Place:
     for broker in brokers.split(",") if brokers else ():
         match = re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?", broker, re.ASCII)
         if not match or not 0 < int(match[2] or 9092) < 65536:
-            raise ValidationError(f"{broker!r} is no broker; write host:port, ports are 1 to 65535")
+            raise ValidationError("has no valid broker; write host:port, ports are 1 to 65535")
     lane = f"kafka://{','.join(sorted(brokers.lower().split(',')))}/{topic}"
     return Place("kafka", "kafka", lane[:255], f"kafka://{brokers}/{topic}")
 
@@ -238,6 +255,7 @@ def _check_headers(headers: dict[str, str] | HeaderList | None, field: str, kind
     pairs = headers if isinstance(headers, list) else list(headers.items())
     if len(pairs) > MAX_HEADERS:
         raise ValidationError(f"{field}: more than {MAX_HEADERS} headers", field=field)
+    ours = _OURS.get(kind, _OURS["http"])
     for name, value in pairs:
         text = value.base64 if isinstance(value, Base64) else value or ""
         if len(name.encode()) + len(text.encode()) > MAX_HEADER_BYTES:
@@ -247,14 +265,17 @@ def _check_headers(headers: dict[str, str] | HeaderList | None, field: str, kind
                 f"{field}: {name!r} is no header name, or its value has a control character",
                 field=field,
             )
-        if _OURS.match(name):
+        if isinstance(value, Base64) and not value.valid:
+            raise ValidationError(f"{field}: {name!r} is not base64", field=field)
+        if ours.fullmatch(name):
             raise ValidationError(f"{field}: {name!r} is set by Rebound", field=field)
 
 
 def redact_url(url: str) -> str:
     """`url` with its userinfo, if any, as `***`."""
     scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" not in authority:
         return url
-    return f"{scheme}{separator}***@{authority.rpartition('@')[2]}{slash}{path}"
+    path = rest[len(authority) :]
+    return f"{scheme}{separator}***@{authority.rpartition('@')[2]}{path}"

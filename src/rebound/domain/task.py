@@ -207,15 +207,13 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
             and due > (task.dead_at or task.created_at or now) + dead_letter_ttl
         ):
             return task._leg_over(DeadReason.EXHAUSTED, now)
-        if task.leg == Leg.MAIN and task.expires_at is not None:
-            due = min(due, task.expires_at)
-        return replace(task, state=State.SCHEDULED, due_at=due)
+        return replace(task, state=State.SCHEDULED, due_at=task._by_expiry(due))
 
     def deferred(self, now: float, wait: float) -> Task:
         """The attempt did not take place; it is repeated after `wait` seconds, not counted."""
         return replace(
-            self, attempts=self._history(), lost=(), state=State.SCHEDULED, due_at=now + wait,
-            updated_at=now,
+            self, attempts=self._history(), lost=(), state=State.SCHEDULED,
+            due_at=self._by_expiry(now + wait), updated_at=now,
         )  # fmt: skip
 
     def cut_short(self, attempt: Attempt, now: float) -> Task:
@@ -270,6 +268,9 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
         leg = self.leg or Leg.MAIN
         lost = (Attempt(leg, self.number, at, None, Outcome.LOST) for at in self.lost)
         return (*self.attempts, *lost, *attempts)[-MAX_ATTEMPTS:]
+
+    def _by_expiry(self, due: float) -> float:
+        return due if self.leg == Leg.DEAD else min(due, self.expires_at or due)
 
     def _counted(self, attempt: Attempt, now: float) -> Task:
         dead = self.leg == Leg.DEAD

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from rebound.domain.backoff import STRATEGIES, Strategy
+from rebound.domain.backoff import STRATEGIES, Backoff, Strategy
 from rebound.domain.destination import Base64, Destination
 from rebound.domain.errors import InvalidBody, PayloadTooLarge, ValidationError
+from rebound.domain.plain import require_json
 from rebound.domain.task import Task
 
 ENGINE_FIELDS = Task.__struct_fields__[Task.__struct_fields__.index("attempt") + 1 :]
@@ -23,7 +24,12 @@ ENGINE_FIELDS = Task.__struct_fields__[Task.__struct_fields__.index("attempt") +
 
 MAX_KEY = 1024
 _NULL_HAS_MEANING = {"message_data", "message_key"}
-_NESTED = {"destination", "dead_destination", "backoff"}
+_PARTS: Mapping[str, type[msgspec.Struct]] = {
+    "destination": Destination,
+    "dead_destination": Destination,
+    "backoff": Backoff,
+    "message_key": Base64,
+}
 _decoder = msgspec.json.Decoder(Task)
 _encoder = msgspec.json.Encoder()
 
@@ -63,16 +69,20 @@ def require_utf8(data: bytes) -> None:
 
 
 def from_python(task: Task) -> Task:
-    """The same task, checked like JSON: the constructor of a Struct does not check types."""
+    """The same task, checked like JSON: the constructor of a Struct does not check types.
+
+    Raises ValidationError.
+    """
     if not isinstance(task, Task):
         raise ValidationError(f"expected a Task, got {type(task).__name__}")
-    if task.state is not None:
+    if task.state is not None:  # one that Rebound returned
         task = replace(task, **_DEFAULTS)
     try:
-        return _decoder.decode(_encoder.encode(task))
-    except msgspec.ValidationError as error:
-        raise explain(error) from None
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        require_json(task)
+        return parse(_encoder.encode(task))
+    except RecursionError:
+        raise ValidationError("message_data: is nested too deeply", field="message_data") from None
+    except (TypeError, ValueError, msgspec.MsgspecError, InvalidBody) as error:
         raise ValidationError(f"the task cannot be written as JSON: {error}") from None
 
 
@@ -126,7 +136,7 @@ def digest(task: Task) -> bytes:
     dead = task.dead_destination
     meaning = (
         task.source, task.destination.identity(), dead and dead.identity(), task.max_retries,
-        task.base_delay, task.delay, _backoff_identity(task), task.ttl, task.failures,
+        float(task.base_delay), task.delay, _backoff_identity(task), task.ttl, task.failures,
         task.client_id, task.is_priority, isinstance(data, str), data, task.message_encoding,
         task.id if task.message_key is msgspec.UNSET else task.message_key,
         task.lane or task.destination.place.lane,
@@ -136,8 +146,13 @@ def digest(task: Task) -> bytes:
 
 def explain(error: msgspec.ValidationError) -> ValidationError:
     """msgspec's message, rewritten to name the field first and the nearest known one."""
-    text, _, path = str(error).partition(" - at `$")
-    field = path.rstrip("`").removeprefix(".") or None
+    text, path = str(error), ""
+    if located := re.fullmatch(r"(.*) - at `\$\.?(.*)`", text, re.S):
+        text, path = located[1], located[2]
+    root = re.split(r"[.\[]", path)[0]
+    if root in ENGINE_FIELDS:
+        return _unknown(root, Task, root)
+    field = path or None
     unknown = re.match(r"Object contains unknown field `(.*)`", text, re.S)
     missing = re.match(r"Object missing required field `(.*)`", text)
     if unknown or missing:
@@ -146,13 +161,13 @@ def explain(error: msgspec.ValidationError) -> ValidationError:
     if missing:
         return ValidationError(f"{field}: is required", field=field)
     if unknown:
-        return _unknown(unknown[1], field or "")
+        return _unknown(unknown[1], _PARTS.get(root, Task), field or "")
+    text = text[:300]
     return ValidationError(f"{field}: {text}" if field else text, field=field)
 
 
-def _unknown(name: str, path: str) -> ValidationError:
-    owner = Destination if "destination" in path.rpartition(".")[0] else Task
-    known = [f for f in owner.__struct_fields__ if f not in ENGINE_FIELDS]
+def _unknown(name: str, owner: type[msgspec.Struct], path: str) -> ValidationError:
+    known = _known(owner)
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
     return ValidationError(f"{path[:300]}: unknown field{hint}", field=path[:300])
@@ -170,8 +185,13 @@ _DEFAULTS = {
 def _without_engine_fields(task: Task) -> Task:
     for name in ENGINE_FIELDS:
         if getattr(task, name) != _DEFAULTS[name]:
-            raise _unknown(name, name)
+            raise _unknown(name, Task, name)
     return task
+
+
+def _known(owner: type[msgspec.Struct]) -> list[str]:
+    """The fields that a caller may set."""
+    return [f for f in owner.__struct_fields__ if f not in ENGINE_FIELDS]
 
 
 def _without_nulls(data: bytes) -> bytes | None:
@@ -181,18 +201,22 @@ def _without_nulls(data: bytes) -> bytes | None:
     except msgspec.ValidationError:
         msgspec.json.decode(data, type=msgspec.Raw)
         return None
-    kept: dict[str, Any] = {}
-    found = False
-    for name, value in members.items():
-        if bytes(value) == b"null" and name not in _NULL_HAS_MEANING:
-            found = True
-        elif name in _NESTED and bytes(value)[:1] == b"{":
-            inner = _members(value)
-            kept[name] = {k: v for k, v in inner.items() if bytes(v) != b"null"}
+    kept: dict[str, Any] = _given(members, Task)
+    found = len(kept) < len(members)
+    for name, owner in _PARTS.items():
+        if name in kept and bytes(kept[name])[:1] == b"{":
+            inner = _members(kept[name])
+            kept[name] = _given(inner, owner)
             found = found or len(kept[name]) < len(inner)
-        else:
-            kept[name] = value
     return _encoder.encode(kept) if found else None
+
+
+def _given(
+    members: Mapping[str, msgspec.Raw], owner: type[msgspec.Struct]
+) -> dict[str, msgspec.Raw]:
+    """The members but those that are null and could be left out."""
+    optional = set(_known(owner)) - _NULL_HAS_MEANING
+    return {k: v for k, v in members.items() if bytes(v) != b"null" or k not in optional}
 
 
 def _members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:

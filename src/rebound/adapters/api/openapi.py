@@ -258,7 +258,7 @@ def _ref(name: str) -> Schema:
 
 def main() -> None:
     """Print the document as YAML."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     plain = msgspec.json.decode(text())
     sys.stdout.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100))

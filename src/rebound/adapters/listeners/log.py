@@ -62,7 +62,7 @@ def fields(event: Event) -> dict[str, Any]:
         found["attempt"] = task.number
     error = attempt.error if attempt is not None else None
     if event.kind in LEVELS:
-        error = event.detail or error or (task and task.last_error)
+        error = event.detail or error or (None if task is None else task.last_error)
     if error:
         found["error"] = error
     return found

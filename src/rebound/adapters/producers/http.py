@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import codecs
-import errno
 import io
-import os
 import re
-import ssl
 import string
 import time
 from collections.abc import Collection, Sequence
@@ -21,10 +18,11 @@ import aiohttp
 from msgspec import UNSET
 from yarl import URL
 
+from rebound.adapters.producers.failures import UNSENDABLE, explained, never_sent, too_late
 from rebound.adapters.producers.resolver import resolver
 from rebound.domain.attempt import MAX_RESPONSE, Leg
 from rebound.domain.destination import DEFAULT_TIMEOUT, Base64
-from rebound.domain.errors import DeliveryError, Rejected, ValidationError
+from rebound.domain.errors import DeliveryError, Rejected
 from rebound.domain.retry_after import retry_after
 from rebound.domain.task import Task
 from rebound.domain.validation import message
@@ -37,6 +35,9 @@ MAX_ERROR: Final = 256
 KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept: just under the 5 s after which Node, uvicorn and Apache
 close theirs, because a request that meets such a close is lost and costs the task an attempt."""
+STALE: Final = 2
+"""How many pooled connections of one attempt may turn out to be closed before anything could be
+written to them, as after an answer from a server that closes without saying so."""
 
 _AT_ONCE: Final = 2**20  # bytes above which aiohttp wants to write piece by piece
 _READ_BUFFER: Final = 16384
@@ -86,7 +87,7 @@ class HttpProducer:
                 response = await self._request(task)
                 await _read(response.content, kept)
         except Exception as error:
-            failure = _too_late(limit) if deadline.expired() else _explained(error)
+            failure = too_late(limit) if deadline.expired() else explained(error)
         finally:
             if response is not None and not response.closed:
                 response.close()
@@ -112,12 +113,12 @@ class HttpProducer:
         address = _address(task.target.address)
         body = message(task)
         headers = self._headers(task, address.authorization, len(body))
-        try:
-            return await self._post(task, address.url, headers, body)
-        except aiohttp.ClientConnectionError as error:
-            if not _never_sent(error):
-                raise
-        # An idle connection was closed under our hands, before anything was written to it.
+        for _ in range(STALE):
+            try:
+                return await self._post(task, address.url, headers, body)
+            except aiohttp.ClientConnectionError as error:
+                if not never_sent(error):
+                    raise
         return await self._post(task, address.url, headers, body)
 
     async def _post(
@@ -203,7 +204,7 @@ def _address(url: str) -> _Address:
         exact = URL(f"{scheme}://{host}{path}", encoded=True)
         exact.port, exact.raw_host, exact.raw_path_qs  # noqa: B018  yarl parses these lazily
     except ValueError:
-        raise Rejected("the destination is not a URL that can be sent to") from None
+        raise Rejected(UNSENDABLE) from None
     if not at:
         return _Address(exact, None)
     name, _, password = userinfo.partition(":")
@@ -260,58 +261,3 @@ def _dead_headers(task: Task) -> dict[str, str]:
 def _printable(text: str) -> str:
     """What lies outside 0x20-0x7E is percent-encoded UTF-8."""
     return quote_from_bytes(text.encode(errors="surrogatepass"), safe=" " + _VISIBLE)
-
-
-def _too_late(limit: float) -> DeliveryError:
-    return DeliveryError(f"no complete response within {limit:g} s", timed_out=True)
-
-
-def _explained(error: Exception) -> DeliveryError:
-    """One short line that holds no URL, header or other thing that may be secret."""
-    match error:
-        case DeliveryError():
-            return error
-        case ValidationError():
-            return Rejected(str(error))
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return Rejected("the destination is not a URL that can be sent to")
-        case aiohttp.ClientHttpProxyError():
-            return DeliveryError(f"proxy: HTTP {error.status}")
-        case aiohttp.ClientResponseError():
-            why = re.split("[:\\n\"]| b?'", error.message, maxsplit=1)[0].strip()[:100]
-            return DeliveryError(f"invalid HTTP response: {why or 'malformed'}")
-        case aiohttp.ClientConnectorDNSError():
-            return DeliveryError(f"cannot resolve host {error.host}")
-        case aiohttp.ServerDisconnectedError():
-            return DeliveryError("connection closed without a response")
-        case aiohttp.ClientPayloadError():
-            return DeliveryError("the response broke off or is malformed")
-    if _never_sent(error):
-        return DeliveryError("connection closed while sending")
-    if tls := _tls_error(error):
-        return DeliveryError(f"TLS: {tls}")
-    if isinstance(error, OSError):
-        where = "proxy: " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
-        why = os.strerror(error.errno).lower() if error.errno else "connection failed"
-        return DeliveryError(where + why, timed_out=error.errno == errno.ETIMEDOUT)
-    if isinstance(error, aiohttp.ClientError):
-        return DeliveryError("connection failed")
-    return DeliveryError(f"cannot send: {type(error).__name__}")
-
-
-def _never_sent(error: Exception) -> bool:
-    """True where aiohttp found the connection closed when it was about to write."""
-    gone = aiohttp.ClientConnectionResetError
-    return isinstance(error, gone) or isinstance(error.__cause__, gone)
-
-
-def _tls_error(error: Exception) -> str | None:
-    wrapped = (getattr(error, name, None) for name in ("certificate_error", "os_error"))
-    found = next(
-        (e for e in (*wrapped, error.__cause__, error) if isinstance(e, ssl.SSLError)), None
-    )
-    if found is None:
-        return None
-    if isinstance(found, ssl.SSLCertVerificationError):
-        return found.verify_message
-    return (found.reason or "handshake failed").replace("_", " ").lower()

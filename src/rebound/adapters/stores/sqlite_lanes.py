@@ -19,6 +19,9 @@ MAX_BODIES = 8 * 1024 * 1024
 MAX_VISITS = 256
 """Lanes that one claim visits."""
 
+GOLDEN = 0.6180339887498949
+"""Spreads the one random number of a claim over the tasks that it pushes back."""
+
 Row = tuple[Any, ...]
 _COLUMNS = "seq, id, body, progress, created_at, leased_at, lost, queue"
 _DUE = f"""SELECT {_COLUMNS} FROM tasks WHERE queue = ? AND state = 'scheduled' AND priority = ?
@@ -54,6 +57,7 @@ class Claim:
         self._free = request.free
         self._bytes = 0
         self._due = 0
+        self._pushed = 0
         self._taken: dict[str, int] = {}
         self._in_flight: dict[str, int] = {}
 
@@ -172,7 +176,9 @@ class Claim:
         count = len(lost) + 1
         if count == 1 or count >= MAX_LOST:
             return False
-        due = self._request.now + 2**count * (0.5 + self._request.random)
+        chance = (self._request.random + self._pushed * GOLDEN) % 1
+        self._pushed += 1
+        due = self._request.now + 2**count * (0.5 + chance)
         self._db.execute(
             """UPDATE tasks SET state = 'scheduled', due_at = ?, lost = ?, token = NULL,
                 leased_at = NULL, expires_at = NULL WHERE seq = ?""",

@@ -3,7 +3,8 @@
 -- ARGV[2], [3] score and id behind which to begin ('+inf', '' for the newest)
 -- ARGV[4]  how many to read, [5] bytes after which to stop
 -- ARGV[6]  set whose members are left out, or '', then the sets to merge
--- Result: {1 if there may be more, then for each: {score, id, g, b, s, k, a, u, l, f}}
+-- Result: {1 if there may be more, score and id of the last one looked at,
+--   {for each: {score, id, g, b, s, k, a, u, l, f}}}
 
 local top, count, most = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local after = tonumber(top)
@@ -50,17 +51,18 @@ local function pop()
   end
 end
 
-local result, bytes = { 1 }, 0
+local rows, bytes, more, last_score, last_id = {}, 0, 1, top, ARGV[3]
 for _ = 1, count do
   local score, id = pop()
   if not score then
-    result[1] = 0
+    more = 0
     break
   end
+  last_score, last_id = score, id
   if ARGV[6] == '' or not call('ZSCORE', P .. ARGV[6], id) then
     local row = call('HMGET', P .. 't:' .. id, 'g', 'b', 's', 'k', 'a', 'u', 'l', 'f')
     if row[1] or row[2] then
-      result[#result + 1] = { score, id, unpack(row) }
+      rows[#rows + 1] = { score, id, unpack(row) }
       bytes = bytes + #(row[2] or '') + #(row[3] or '')
       if bytes > most then
         break
@@ -68,4 +70,4 @@ for _ = 1, count do
     end
   end
 end
-return result
+return { more, last_score, last_id, rows }

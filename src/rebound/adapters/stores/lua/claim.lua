@@ -1,0 +1,263 @@
+#!lua flags=allow-oom
+-- Lease due tasks, fair over their lanes.
+-- ARGV[2..6] retention, see trim
+-- ARGV[7]  how many at most, [8] free slots of the worker, [9] lease in ms, [10] limit of a lane
+-- ARGV[11] random number in [0, 1), [12] token of the leases
+-- ARGV[13...] kinds that the worker serves
+-- Result: {now, when to claim again or '', 1 if due tasks were left because of the limits,
+--   {ids without a record, dropped}, {ages that a maximum cut off},
+--   {for each task: {id, queue, g, b, s, u, l}}}
+
+local MAX_VISITS, MAX_BODIES, MAX_LOST, MAX_LOOKED_AT = 256, 8 * 1024 * 1024, 5, 1000
+local PAUSE = 20 -- ms before lanes that gave nothing are looked at again
+
+local left, free, lease = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local random, token, limit = tonumber(ARGV[11]), ARGV[12], left
+local ends = fmt(now + lease)
+local tasks, orphans = {}, {}
+local bytes, looked_at, stopped = 0, 0, false
+
+local function count_due(index)
+  local n = 0
+  for i = 13, #ARGV do
+    n = n + call('ZCOUNT', P .. index .. ARGV[i], '-inf', NOW)
+  end
+  return n
+end
+
+-- Due lanes of all kinds, the one that has waited longest first.
+local function line(index, most)
+  local found = {}
+  for i = 13, #ARGV do
+    local key = P .. index .. ARGV[i]
+    local rows = call('ZRANGE', key, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+    for j = 1, #rows, 2 do
+      found[#found + 1] = { queue = rows[j], at = tonumber(rows[j + 1]) }
+    end
+  end
+  if #ARGV > 13 then
+    table.sort(found, function(one, other) return one.at < other.at end)
+  end
+  return found
+end
+
+local due, due_urgent = count_due('lanes:'), count_due('lanes!:')
+local share = math.max(1, math.ceil(limit / math.max(due, 1)))
+local budget = limit -- of priority tasks
+if due > due_urgent then
+  budget = math.min(limit, math.floor(0.75 * limit + random))
+end
+
+-- One lease was lost again. Returns the starts of those lost in a row; where it was not the first,
+-- the task is put back for a while instead, so that one which kills workers parts from the others.
+local function lost_again(lane, id, g, starts, start)
+  starts = (starts and starts .. ',' or '') .. (start or NOW)
+  local _, count = string.gsub(starts, ',', ',')
+  count = count + 1
+  if count == 1 or count >= MAX_LOST then
+    return starts
+  end
+  local at, key = fmt(now + 2 ^ count * (0.5 + random) * 1000), P .. 't:' .. id
+  call('HSET', key, 'l', starts, 'u', at)
+  call('HDEL', key, 'k', 'a')
+  drop('by:delivering', id)
+  local priority = g and string.match(g, '^%S+ %S+ %S+ (%S+)') == '1'
+  place(id, created_of(g), 'scheduled', lane.queue, priority, at)
+  return nil
+end
+
+-- Lease one task. Returns 1, or 0 where there is nothing to lease under this id.
+local function take_one(lane, id, expired)
+  local key = P .. 't:' .. id
+  local found = redis.pcall('HMGET', key, 'g', 'b', 's', 'u', 'l', 'a')
+  if found.err or not (found[1] or found[2]) then
+    orphans[#orphans + 1] = id
+    drop('by:open', id)
+    drop('by:delivering', id)
+    return 0
+  end
+  local g, body, progress, again_at, starts = unpack(found)
+  local size = #(body or '') + #(progress or '')
+  if #tasks > 0 and bytes + size > MAX_BODIES then
+    stopped = true
+    return nil
+  end
+  if expired then
+    starts = lost_again(lane, id, g, starts, found[6])
+    if not starts then
+      return 0
+    end
+    call('HSET', key, 'k', token, 'a', NOW, 'l', starts)
+  else
+    call('HSET', key, 'k', token, 'a', NOW)
+  end
+  bytes = bytes + size
+  put('by:delivering', created_of(g), id)
+  tasks[#tasks + 1] = { id, lane.queue, g, body, progress, again_at, starts }
+  return 1
+end
+
+-- Lease at most `want` due tasks out of one of the lane's sets.
+local function take(lane, set, want, expired)
+  local key, given = P .. set .. lane.queue, 0
+  while given < want and not stopped and looked_at < MAX_LOOKED_AT do
+    local asked = want - given
+    local ids = call('ZRANGE', key, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, asked)
+    local gone, leased = {}, {}
+    for _, id in ipairs(ids) do
+      local n = take_one(lane, id, expired)
+      if not n then
+        break
+      end
+      looked_at = looked_at + 1
+      if n == 1 then
+        leased[#leased + 1] = ends
+        leased[#leased + 1] = id
+      end
+      if n == 0 or not expired then
+        gone[#gone + 1] = id
+      end
+    end
+    bulk('ZREM', key, gone)
+    bulk('ZADD', lane.leases, leased)
+    given = given + #leased / 2
+    if #ids < asked then
+      break
+    end
+  end
+  lane.flight, lane.taken = lane.flight + given, lane.taken + given
+  left, free = left - given, free - given
+  return given
+end
+
+local lanes, visited = {}, {}
+
+local function lane_of(queue)
+  local lane = lanes[queue]
+  if not lane then
+    local state = call('HMGET', P .. 'h:' .. queue, 'until', 'limit', 'full')
+    local held = tonumber(state[1])
+    lane = { queue = queue, leases = P .. 'x:' .. queue, taken = 0, full = state[3] }
+    lane.limit = tonumber(state[2] or ARGV[10])
+    lane.held = held and held > now
+    lane.flight = call('ZCOUNT', lane.leases, '(' .. NOW, '+inf')
+    lanes[queue], visited[#visited + 1] = lane, lane
+  end
+  return lane
+end
+
+-- How many slots the lane may still get: none while it has as many in flight as stay free. Lanes
+-- that are still to come count as if they took as many, so that one claim gives no more away than
+-- many small ones would.
+local function room(lane, to_come)
+  if lane.flight >= math.min(free, lane.limit) then
+    return 0
+  end
+  local fair = math.max(1, math.floor((free - lane.flight) / (to_come + 2)))
+  return math.min(lane.limit - lane.flight, fair)
+end
+
+-- Visit a lane for its priority tasks, and (`all`) first for expired leases and last for the rest.
+local function visit(lane, allowed, all)
+  local want = lane.held and 0 or math.min(left, allowed, room(lane, due - #visited))
+  if want <= 0 then
+    return
+  end
+  if all then
+    want = want - take(lane, 'x:', want, true)
+  end
+  if has_urgent(kind_of(lane.queue)) then
+    local given = take(lane, 'd!:', math.min(want, budget), false)
+    want, budget = want - given, budget - given
+    if want > 0 and head_of('d!:' .. lane.queue) <= now then
+      lane.over_budget = true -- nothing goes ahead of its priority tasks
+      return
+    end
+  end
+  if all then
+    take(lane, 'd:', want, false)
+  end
+end
+
+local function visit_all()
+  if due_urgent > 0 then
+    local each = math.max(1, math.ceil(budget / due_urgent))
+    for _, one in ipairs(line('lanes!:', math.min(limit, MAX_VISITS))) do
+      if left <= 0 or budget <= 0 or stopped then
+        break
+      end
+      visit(lane_of(one.queue), each, false)
+    end
+  end
+  for _, one in ipairs(line('lanes:', math.min(math.max(limit, 32), MAX_VISITS))) do
+    if left <= 0 or stopped then
+      break
+    end
+    local lane = lane_of(one.queue)
+    visit(lane, share - lane.taken, true)
+  end
+  if #tasks == 0 then -- what the others may not have is left for priority tasks
+    for _, lane in ipairs(visited) do
+      budget = limit
+      visit(lane, lane.over_budget and share or 0, false)
+    end
+  end
+end
+
+-- Write down what the visits left. Returns whether another claim would be given more at once, and
+-- whether due tasks were left because of the limits.
+local function close_lanes()
+  local more, blocked = stopped, false
+  for _, lane in ipairs(visited) do
+    if lane.flight >= lane.limit then
+      call('HSET', P .. 'h:' .. lane.queue, 'full', lane.limit)
+    elseif lane.full then
+      call('HDEL', P .. 'h:' .. lane.queue, 'full')
+    end
+    local waiting, open = look(lane.queue, false)
+    if waiting and not lane.held then
+      local could = open and room(lane, 0) > 0
+      more = more or could
+      blocked = blocked or not could or left <= 0
+    end
+    lane.waits = open
+  end
+  return more and #tasks > 0, blocked or left <= 0 and due > #visited
+end
+
+-- Lanes that this claim has seen and left due wait for a slot, not for a look: see head.
+local function mark_seen()
+  local marked = {}
+  for _, lane in ipairs(visited) do
+    local kind = kind_of(lane.queue)
+    if lane.waits and not marked[kind] then
+      marked[kind] = true
+      call('SET', P .. 'seen:' .. kind, NOW, 'PX', 60000)
+    end
+  end
+end
+
+local function next_look(more)
+  local oldest, later = INF, INF
+  for i = 13, #ARGV do
+    oldest = math.min(oldest, head_of('lanes:' .. ARGV[i]))
+    later = math.min(later, first_after('lanes:' .. ARGV[i], '(' .. NOW))
+  end
+  if more then
+    return now
+  elseif due > #visited then
+    return #tasks > 0 and now or math.min(later, math.max(now, oldest + PAUSE))
+  end
+  mark_seen()
+  return later
+end
+
+local more, blocked = false, false
+if due > 0 then
+  visit_all()
+  flush()
+  more, blocked = close_lanes()
+end
+local at = next_look(more)
+local cut = trim(100)
+return { NOW, at < INF and fmt(at) or '', blocked and 1 or 0, orphans, cut, tasks }

@@ -1,0 +1,293 @@
+"""The store in Redis, shared by any number of workers on any number of hosts.
+
+Every verb is one script in `lua/`, run whole or not at all, by the clock of the server. Design:
+docs/internals.md; what stands under which key: `lua/common.lua`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+from msgspec.structs import replace
+from redis import exceptions
+from redis.asyncio import Redis
+
+from rebound.adapters.stores import records
+from rebound.adapters.stores import redis_records as rows
+from rebound.adapters.stores.redis_records import Row
+from rebound.adapters.stores.redis_scripts import RedisServer, Script
+from rebound.domain.attempt import Lease, State
+from rebound.domain.errors import StoreUnavailable, StoreUnusable
+from rebound.domain.task import Task
+from rebound.ports import Added, Claimed, Filter, Found, Retention, Submission
+
+LOG = logging.getLogger("rebound")
+READ_AT_ONCE: Final = 500
+READ_AT_MOST: Final = 2000
+"""Tasks that one `find` reads before it returns what it has, with a cursor."""
+WARN_EVERY: Final = 60.0
+READ_BYTES: Final = 8 * 1024 * 1024
+_ADDED: Final = (Added.CREATED, Added.SAME, Added.DIFFERENT)
+_WANTED: Final = {
+    None: ("", "by:open", "by:succeeded", "by:dead", "by:cancelled"),
+    State.SCHEDULED: ("by:delivering", "by:open"),
+}
+_DURABLE: Final = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "maxmemory-policy": "noeviction",
+}
+
+
+class RedisStore:
+    """`ports.Store` in the Redis behind `url` (redis:// or rediss://)."""
+
+    name = "redis"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "rebound",
+        retention: Retention = Retention(),  # noqa: B008
+        pool_size: int = 64,
+        client: Redis | None = None,
+        shift: Callable[[], float] | None = None,
+    ) -> None:
+        """`client`, where given, says how to connect in place of `url`; it stays the caller's.
+
+        `shift` gives seconds that are added to the server's clock, for tests. Raises ValueError
+        for a malformed URL.
+        """
+        self._server = RedisServer(url, client, pool_size)
+        self._prefix = f"{{{namespace}:0}}:"
+        self._shift = shift
+        self._keep = _Keep(retention)
+        self._scripts = {
+            name: Script.load(name)
+            for name in ("add", "claim", "settle", "extend", "hold", "limit", "swap", "find")
+        }
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def open(self) -> Sequence[str]:
+        try:
+            await self.ping()
+        except StoreUnavailable as error:
+            refused = (exceptions.AuthenticationError, exceptions.NoPermissionError)
+            if isinstance(error.__cause__, refused):
+                raise StoreUnusable(str(error)) from error
+            raise
+        version = await self._info("redis_version")
+        if version and int(version.split(".")[0]) < 7:
+            raise StoreUnusable(f"redis {version} is too old: Rebound needs 7.0 or newer")
+        short = []
+        for setting, wanted in _DURABLE.items():
+            found = await self._setting(setting)
+            if found not in (None, wanted):
+                short.append(f"{setting} is {found}, not {wanted}")
+        return ["; ".join(short)] if short else []
+
+    async def ping(self) -> None:
+        await self._server.command("PING")
+
+    async def time(self) -> float:
+        seconds, micros = await self._server.command("TIME")
+        return int(seconds) + int(micros) / 1e6 + (self._shift() if self._shift else 0.0)
+
+    async def aclose(self) -> None:
+        await self._server.aclose()
+
+    # -- the hot path ------------------------------------------------------------------------
+
+    async def add(self, submissions: Sequence[Submission], /) -> Sequence[Added]:
+        answers = await self._run("add", *rows.added(submissions))
+        return [_ADDED[int(answer) - 1] for answer in answers]
+
+    async def claim(
+        self,
+        limit: int,
+        /,
+        *,
+        free: int,
+        kinds: Collection[str],
+        lease: float,
+        lane_limit: int,
+        random: float,
+    ) -> Claimed:
+        token = os.urandom(8).hex()
+        reply = await self._run(
+            "claim", *self._keep.arguments, limit, free, lease * 1000, lane_limit, random, token,
+            *kinds, repeat=False,
+        )  # fmt: skip
+        now, next_due, blocked, orphans, cuts, found = reply
+        self._keep.warn(cuts)
+        for id_ in orphans:
+            LOG.warning("task %s was due, but it has no record: dropped", id_.decode())
+        tasks, unreadable = _claimed(found, token.encode(), now)
+        at_once = await self._bury(unreadable, float(now) / 1000)
+        due = float(now if at_once else next_due or "inf") / 1000
+        return Claimed(tasks, float(now) / 1000, due if due < 1e12 else None, bool(blocked))
+
+    async def settle(self, tasks: Sequence[Task], /) -> Sequence[str]:
+        lost, cuts = await self._run("settle", *self._keep.arguments, *rows.settled(tasks))
+        self._keep.warn(cuts)
+        return [id_.decode() for id_ in lost]
+
+    async def extend(self, tasks: Sequence[Task], /, *, lease: float) -> Sequence[str]:
+        queues = rows.Queues()
+        leases = [
+            value
+            for task in tasks
+            if task.lease
+            for value in (task.id, task.lease.token, queues[task.lease.queue])
+        ]
+        lost = await self._run("extend", lease * 1000, len(queues.names), *queues.names, *leases)
+        return [id_.decode() for id_ in lost]
+
+    async def hold(self, queue: str, /, *, seconds: float | None) -> None:
+        await self._run("hold", queue, "" if seconds is None else seconds * 1000)
+
+    async def limit(self, queue: str, /, *, in_flight: int | None) -> None:
+        await self._run("limit", queue, "" if in_flight is None else max(in_flight, 0))
+
+    async def watch(self, kinds: Collection[str], wake: Callable[[], None], /) -> None:
+        channels = [f"{self._prefix}wake:{kind}" for kind in kinds]
+        await self._server.listen(channels, wake)
+
+    # -- for people --------------------------------------------------------------------------
+
+    async def get(self, id_: str, /) -> Task | None:
+        row = await self._row(id_)
+        return None if row is None else rows.shown(id_, row)
+
+    async def find(self, wanted: Filter, /, *, limit: int, cursor: str | None = None) -> Found:
+        score, last = rows.position(cursor)
+        sets = _WANTED.get(wanted.state) or ("", f"by:{wanted.state}")
+        narrow = wanted.leg or wanted.source or wanted.client_id
+        found: list[Task] = []
+        for _ in range(READ_AT_MOST // READ_AT_ONCE):
+            count = READ_AT_ONCE if narrow else min(limit - len(found), READ_AT_ONCE)
+            more, score, last, read = await self._run("find", score, last, count, READ_BYTES, *sets)
+            for at, id_, *fields in read:
+                task = rows.shown(id_.decode(), Row(*fields))
+                if wanted.accepts(task):
+                    found.append(task)
+                if len(found) >= limit:
+                    return Found(found, rows.cursor(at, id_))
+            if not more:
+                return Found(found, None)
+        return Found(found, rows.cursor(score, last))
+
+    async def swap(self, before: Task, after: Task | None, /) -> bool:
+        row = await self._row(before.id)
+        if row is None or row.k is not None or not _same(rows.shown(before.id, row), before):
+            return False
+        read = [value or b"" for value in (row.g, row.s, row.u, row.l)]
+        queue = before.queue if before.destination.given else ""
+        written: list[Any] = ["", queue, "", "", ""]
+        if after is not None:
+            written = [
+                rows.state_of(after), after.queue, int(after.is_priority), rows.moment_of(after),
+                records.progress(after),
+            ]  # fmt: skip
+        state, *rest = written
+        arguments = (before.id, *read, queue, state, *rest)
+        return bool(await self._run("swap", *arguments, repeat=False))
+
+    # -- their parts -------------------------------------------------------------------------
+
+    async def _run(self, script: str, *arguments: Any, repeat: bool = True) -> Any:
+        shift = self._shift() * 1000 if self._shift else 0
+        return await self._server.run(
+            self._scripts[script], self._prefix, (shift, *arguments), repeat=repeat
+        )
+
+    async def _row(self, id_: str) -> Row | None:
+        row = Row(*await self._server.command("HMGET", f"{self._prefix}t:{id_}", *rows.FIELDS))
+        return row if row.g or row.b else None
+
+    async def _bury(self, unreadable: Sequence[tuple[Task, str]], now: float) -> bool:
+        """Set aside as dead what cannot be decoded; True where there was something to."""
+        if not unreadable:
+            return False
+        for task, error in unreadable:
+            LOG.error("task dead: %s", error, extra={"task_id": task.id})
+        with contextlib.suppress(StoreUnavailable):  # then their leases expire, and again
+            await self.settle([task for task, _ in unreadable])
+            return True
+        return False
+
+    async def _info(self, name: str) -> str | None:
+        with contextlib.suppress(StoreUnavailable):
+            for line in (await self._server.command("INFO", "server")).decode().splitlines():
+                if line.startswith(f"{name}:"):
+                    return str(line.partition(":")[2])
+        return None
+
+    async def _setting(self, name: str) -> str | None:
+        with contextlib.suppress(StoreUnavailable):
+            pairs = await self._server.command("CONFIG", "GET", name)
+            return pairs[1].decode() if len(pairs) == 2 else None
+        return None
+
+
+def _claimed(
+    found: Sequence[Any], token: bytes, now: bytes
+) -> tuple[list[Task], list[tuple[Task, str]]]:
+    """The claimed tasks, and those that cannot be decoded as they are to be settled, with why."""
+    tasks: list[Task] = []
+    unreadable: list[tuple[Task, str]] = []
+    for id_, queue, g, b, s, u, lost in found:
+        name, row = id_.decode(), Row(g, b, s, token, now, u, lost)
+        try:
+            tasks.append(rows.restore(name, row, queue.decode()))
+        except records.Unreadable as error:
+            at = float(now) / 1000
+            lease = Lease(token.decode(), queue.decode())
+            dead = records.unreadable(name, b"", created_at=at, now=at)
+            unreadable.append((replace(dead, lease=lease), str(error)))
+    return tasks, unreadable
+
+
+def _same(one: Task, other: Task) -> bool:
+    """True where nothing became of a task between two readings."""
+    return (one.created_at, one.lost, records.progress(one)) == (
+        other.created_at,
+        other.lost,
+        records.progress(other),
+    )
+
+
+class _Keep:
+    """Retention as the scripts take it, and the warning where a maximum cuts its time short."""
+
+    def __init__(self, retention: Retention) -> None:
+        self._retention = retention
+        self._warned_at = -WARN_EVERY
+        times = (retention.succeeded, retention.dedup, retention.dead)
+        self.arguments = (
+            *(round(seconds * 1000) for seconds in times),
+            retention.max_succeeded,
+            retention.max_stubs,
+        )
+
+    def warn(self, cuts: Sequence[bytes]) -> None:
+        """`cuts`: how old the newest is that a maximum cut off, succeeded and stubs, in ms."""
+        if not any(cuts) or time.monotonic() - self._warned_at < WARN_EVERY:
+            return
+        self._warned_at = time.monotonic()
+        keep = self._retention
+        for cut, most, what in zip(
+            cuts, (keep.max_succeeded, keep.max_stubs), ("readable", "known by id"), strict=True
+        ):
+            if cut:
+                LOG.warning(
+                    "more than %d succeeded tasks: %s only for %.0f s",
+                    most, what, float(cut) / 1000,
+                )  # fmt: skip

@@ -1,0 +1,184 @@
+"""How tasks stand in Redis: the hash of one task, and the arguments that write it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from rebound.adapters.stores import records
+from rebound.domain.attempt import DeadLetter, DeadReason, Lease, State
+from rebound.domain.errors import ValidationError
+from rebound.domain.task import Task
+from rebound.ports import Submission
+
+_CURSOR = re.compile(rb"(\d{1,15}(?:\.\d{1,10})?) ([!-~]{1,255})")
+
+
+class Row(NamedTuple):
+    """The fields of t:<id> that say what the task is."""
+
+    g: bytes | None
+    """Creation in ms, digest, nonce, 1 for priority, ms when it was first due; see `add.lua`."""
+    b: bytes | None = None
+    """The caller's fields; None: a stub."""
+    s: bytes | None = None
+    """What became of it; None: not settled yet."""
+    k: bytes | None = None
+    """Token of the current lease."""
+    a: bytes | None = None
+    """Ms when that began."""
+    u: bytes | None = None
+    """Ms when it is due, in place of what `s` or `g` say."""
+    l: bytes | None = None  # noqa: E741
+    """Ms when leases began that were lost since the last settle, by comma."""
+    f: bytes | None = None
+    """Of a stub, ms when it ended."""
+
+
+FIELDS = Row._fields
+
+
+def restore(id_: str, row: Row, queue: str | None = None) -> Task:
+    """The task, leased from `queue` where it has a token. Raises records.Unreadable."""
+    try:
+        created_at, first_due = _times(row.g)
+        due = float(row.u) / 1000 if row.u else None if row.s else first_due
+        lost = tuple(float(at) / 1000 for at in row.l.split(b",")) if row.l else ()
+        leased_at = float(row.a or 0) / 1000
+        token = None if row.k is None else row.k.decode()
+    except ValueError as error:
+        raise records.Unreadable(f"task {id_} cannot be read: {error}") from error
+    task = records.restore(
+        id_,
+        row.b or b"",
+        row.s,
+        created_at=created_at,
+        due_at=due,
+        lease=None if token is None else (token, queue or ""),
+        lost=lost,
+        leased_at=leased_at,
+    )
+    if token is not None and queue is None:
+        return replace(task, lease=Lease(token, task.queue))
+    return task
+
+
+def shown(id_: str, row: Row) -> Task:
+    """The task as people see it: a stub where only that is left, `dead` where it is unreadable."""
+    if row.b is None and row.f is not None:
+        created_at = _times(row.g)[0]
+        return records.stub(id_, created_at=created_at, finished_at=float(row.f) / 1000)
+    try:
+        task = restore(id_, row)
+        if task.dead_reason != DeadReason.UNREADABLE:
+            return task
+    except records.Unreadable:
+        pass
+    try:
+        created_at = _times(row.g)[0]
+    except ValueError:
+        created_at = 0.0
+    try:
+        ended = float(msgspec.json.decode(row.s or b"{}").get("finished_at", created_at))
+    except (msgspec.MsgspecError, AttributeError, TypeError, ValueError):
+        ended = created_at
+    return records.unreadable(id_, row.b or b"", created_at=created_at, now=ended)
+
+
+def _times(g: bytes | None) -> tuple[float, float | None]:
+    """When it was created, and first due; of a stub only the former."""
+    parts = (g or b"").split()
+    if len(parts) not in (3, 5):
+        raise ValueError("its creation is not known")
+    return float(parts[0]) / 1000, float(parts[4]) / 1000 if len(parts) == 5 else None
+
+
+class Queues:
+    """Numbers for the queues of one call, so that each name travels once."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, int] = {}
+
+    def __getitem__(self, queue: str) -> int:
+        return self.names.setdefault(queue, len(self.names) + 1)
+
+
+def added(submissions: Sequence[Submission]) -> list[Any]:
+    """What `add.lua` takes behind the shift."""
+    queues = Queues()
+    tasks: list[Any] = []
+    for task, delay, body, digest, nonce in submissions:
+        number = 0
+        if task.state == State.SCHEDULED:
+            number = -queues[task.queue] if task.is_priority else queues[task.queue]
+        fresh = number and task.leg == "main"
+        tasks += (
+            task.id,
+            body,
+            f"{digest.hex()} {nonce} {task.is_priority:d}",
+            "%.3f" % (delay * 1000),
+            b"" if fresh else records.progress(task),
+            number,
+        )
+    return [len(queues.names), *queues.names, *tasks]
+
+
+def settled(tasks: Sequence[Task]) -> list[Any]:
+    """What `settle.lua` takes behind the retention."""
+    queues = Queues()
+    values: list[Any] = []
+    for task in tasks:
+        assert task.lease is not None
+        number = 0
+        if task.state == State.SCHEDULED:
+            number = -queues[task.queue] if task.is_priority else queues[task.queue]
+        values += (
+            task.id,
+            task.lease.token,
+            queues[task.lease.queue],
+            number,
+            state_of(task),
+            moment_of(task),
+            records.progress(task),
+        )
+    return [len(queues.names), *queues.names, *values]
+
+
+def state_of(task: Task) -> str:
+    """The state's name in the scripts."""
+    if task.dead_reason == DeadReason.UNREADABLE:
+        return "unreadable"
+    if task.state == State.DEAD and task.dead_letter == DeadLetter.DELIVERED:
+        return "delivered"
+    return str(task.state)
+
+
+def moment_of(task: Task) -> str:
+    """When it is due or ended, in ms."""
+    at = task.due_at if task.state == State.SCHEDULED else task.finished_at
+    return "%.3f" % ((at or task.updated_at or 0.0) * 1000)
+
+
+def cursor(score: bytes, id_: bytes) -> str:
+    """Where a page ended, opaque and fit for a URL."""
+    return base64.urlsafe_b64encode(score + b" " + id_).decode().rstrip("=")
+
+
+def position(cursor: str | None) -> tuple[bytes, bytes]:
+    """Score and id of a cursor. Raises ValidationError."""
+    if cursor is None:
+        return b"+inf", b""
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        found = _CURSOR.fullmatch(raw)
+    except (binascii.Error, ValueError):
+        found = None
+    if found is None:
+        raise ValidationError("cursor: is none that a page returned", field="cursor")
+    return found[1], found[2]

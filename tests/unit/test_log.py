@@ -1,0 +1,188 @@
+"""What is logged of an event, at which level, and what never is."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from rebound.adapters.listeners import log
+from rebound.adapters.listeners.log import JsonFormatter, LogListener, TextFormatter, guarded
+from rebound.domain.attempt import Attempt, Leg, Outcome, State
+from rebound.domain.destination import Destination
+from rebound.domain.task import Task
+from rebound.ports import Event
+from rebound.settings import Config
+
+TASK = Task(
+    id="t1",
+    source="shop",
+    destination=Destination(
+        url="https://user:s3cret@api.example.org/hook?token=s3cret",
+        headers={"Authorization": "s3cret"},
+    ),
+    dead_destination=Destination(url="http://dlq.example.org/"),
+    message_data="the payload",
+    state=State.SCHEDULED,
+    leg=Leg.MAIN,
+)
+FAILED = Attempt(Leg.MAIN, 2, 1_800_000_000.0, 12.5, Outcome.FAILED, 503, "HTTP 503", "body")
+
+
+class Lines:
+    """A logger of the test's own, and what it wrote."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        self._stream = io.StringIO()
+        handler = logging.StreamHandler(self._stream)
+        handler.setFormatter(formatter)
+        self.logger = logging.Logger("test")
+        self.logger.addHandler(handler)
+
+    @property
+    def text(self) -> str:
+        return self._stream.getvalue()
+
+    @property
+    def json(self) -> list[dict[str, object]]:
+        return [msgspec.json.decode(line) for line in self.text.splitlines()]
+
+
+@pytest.fixture
+def lines() -> Lines:
+    return Lines(JsonFormatter())
+
+
+def test_a_failed_delivery_is_one_json_line_with_everything_that_applies(lines: Lines) -> None:
+    LogListener(lines.logger)(Event("delivery failed", TASK, FAILED))
+    (line,) = lines.json
+    assert line.pop("ts")
+    assert line == {
+        "level": "warning", "msg": "delivery failed", "task_id": "t1", "source": "shop",
+        "destination_type": "http", "lane": "https://api.example.org", "attempt": 2,
+        "state": "scheduled", "error": "HTTP 503", "duration_ms": 12.5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [
+        ("task scheduled", "info"),
+        ("delivery failed", "warning"),
+        ("retry scheduled", "info"),
+        ("task delivered", "info"),
+        ("task dead", "error"),
+        ("dead letter delivered", "info"),
+        ("lease lost", "warning"),
+        ("worker started", "info"),
+        ("worker stopped", "info"),
+        ("store not durable", "warning"),
+        ("store unavailable", "warning"),
+        ("store back", "info"),
+    ],
+)
+def test_every_event_has_its_level(lines: Lines, kind: str, level: str) -> None:
+    LogListener(lines.logger)(Event(kind, TASK if "store" not in kind else None))
+    (line,) = lines.json
+    assert (line["msg"], line["level"]) == (kind, level)
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_neither_payloads_nor_secrets_are_logged(formatter: logging.Formatter) -> None:
+    lines = Lines(formatter)
+    for kind in ("task scheduled", "delivery failed", "task dead"):
+        LogListener(lines.logger)(Event(kind, TASK, FAILED))
+    assert "t1" in lines.text
+    for secret in ("s3cret", "the payload", "body"):
+        assert secret not in lines.text
+
+
+def test_the_lane_is_that_of_the_attempt_although_the_task_has_moved_on(lines: Lines) -> None:
+    moved = replace(TASK, leg=Leg.DEAD, lane="mine")
+    LogListener(lines.logger)(Event("delivery failed", moved, FAILED))
+    LogListener(lines.logger)(Event("task scheduled", moved))
+    assert [line["lane"] for line in lines.json] == ["mine", "http://dlq.example.org"]
+
+
+def test_a_lost_lease_names_the_attempt_under_way(lines: Lines) -> None:
+    LogListener(lines.logger)(Event("lease lost", replace(TASK, attempt=3)))
+    assert lines.json[0]["attempt"] == 4
+
+
+def test_a_store_event_carries_its_detail_as_error(lines: Lines) -> None:
+    LogListener(lines.logger)(Event("store unavailable", detail="connection refused"))
+    LogListener(lines.logger)(Event("worker started", detail="http"))
+    assert lines.json[0]["error"] == "connection refused"
+    assert set(lines.json[1]) == {"level", "ts", "msg"}
+
+
+def test_a_task_that_cannot_be_read_is_logged_all_the_same(lines: Lines) -> None:
+    broken = Task(id="x", source="", destination=Destination(), state=State.DEAD)
+    LogListener(lines.logger)(Event("task dead", broken))
+    assert lines.json[0]["task_id"] == "x"
+
+
+def test_times_are_rfc_3339_in_utc_with_milliseconds() -> None:
+    assert log.rfc3339(1_800_000_000.1239) == "2027-01-15T08:00:00.123Z"
+
+
+def test_nothing_is_put_together_for_a_level_that_is_not_wanted(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "fields", lambda event: pytest.fail("was put together"))
+    lines.logger.setLevel(logging.ERROR)
+    LogListener(lines.logger)(Event("task scheduled", TASK))
+    assert lines.text == ""
+
+
+def test_text_lines_stay_one_line_whatever_the_receiver_said() -> None:
+    lines = Lines(TextFormatter())
+    attempt = msgspec.structs.replace(FAILED, error="first\nlevel=error \x1b[31mmsg\u2028x")
+    LogListener(lines.logger)(Event("delivery failed", TASK, attempt))
+    assert len(lines.text.splitlines()) == 1
+    assert "\x1b" not in lines.text
+    assert " warning delivery failed task_id=t1 source=shop " in lines.text
+
+
+def test_a_lone_surrogate_does_not_lose_the_line(lines: Lines) -> None:
+    lines.logger.warning("odd \ud800")
+    assert b"ud800" in lines.text.encode()
+
+
+def test_what_a_listener_raises_is_logged_and_goes_no_further(lines: Lines) -> None:
+    def listener(event: Event) -> None:
+        raise ZeroDivisionError("oh")
+
+    guarded(listener, lines.logger)(Event("task delivered", TASK))
+    (line,) = lines.json
+    assert line["msg"] == "a listener failed at 'task delivered'"
+    assert line["level"] == "error"
+    assert "ZeroDivisionError: oh" in str(line["exception"])
+
+
+@pytest.fixture
+def untouched_logging() -> Iterator[None]:
+    """Everything that `configure` changes, put back afterwards."""
+    ours, root = logging.getLogger("rebound"), logging.getLogger()
+    before = (ours.handlers, ours.level, ours.propagate, root.handlers)
+    yield
+    ours.handlers, ours.level, ours.propagate, root.handlers = before
+
+
+@pytest.mark.usefixtures("untouched_logging")
+def test_a_service_logs_to_stderr_by_its_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure(Config(log_level="warn", environment="prod"))
+    logging.getLogger("rebound").info("unwanted")
+    logging.getLogger("rebound").warning("wanted")
+    logging.getLogger("somebody.else").warning("also")
+    written = [msgspec.json.decode(line)["msg"] for line in stream.getvalue().splitlines()]
+    assert written == ["wanted", "also"]
