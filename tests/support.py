@@ -40,7 +40,7 @@ def submission(one: Task, *, delay: float | None = None, nonce: str | None = Non
 
 
 async def put(store: Store, *tasks: Task) -> Sequence[Added]:
-    return await store.add([submission(t) for t in tasks])
+    return [s.added for s in await store.add([submission(t) for t in tasks])]
 
 
 async def claim(store: Store, limit: int = 100, **options: Any) -> Claimed:

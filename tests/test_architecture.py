@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "rebound"
 FILES = sorted(SOURCE.rglob("*.py"))
 THIRD_PARTY = {
     "adapters/stores/sqlite": {"apsw"},
-    "adapters/stores/redis": {"redis"},
+    "adapters/stores/redis": {"redis", "hiredis"},
     "adapters/stores/records": set(),
     "adapters/producers/http": {"aiohttp", "yarl", "multidict"},
     "adapters/listeners": set(),
@@ -44,7 +44,7 @@ def allowed(file: str) -> tuple[str, ...]:
     if file == "batcher":
         return ("rebound.domain.errors",)
     if file == "engine":
-        return ("rebound.domain", "rebound.ports", "rebound.batcher")
+        return ("rebound.domain", "rebound.ports", "rebound.batcher", "rebound.ids")
     if file == "worker":
         return ("rebound.domain", "rebound.ports", "rebound.engine")
     if file.startswith("adapters/api"):

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from rebound.domain.errors import Closed, StoreUnavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+MAX_PORTION = 1000
+"""Items of one caller that go as one group, and a quarter of the bytes that may wait."""
+
+
+class Group(NamedTuple, Generic[Item, Result]):
+    """What one caller handed in."""
+
+    items: Sequence[Item]
+    size: int
+    results: asyncio.Future[list[Result]]
 
 
 class Batcher(Generic[Item, Result]):
@@ -35,7 +45,8 @@ class Batcher(Generic[Item, Result]):
         self._max_batch = max_batch
         self._room_items = max_items
         self._room_bytes = max_bytes
-        self._waiting: deque[tuple[Sequence[Item], asyncio.Future[list[Result]]]] = deque()
+        self._max_portion = max_bytes // 4
+        self._waiting: deque[Group[Item, Result]] = deque()
         self._running: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -54,15 +65,24 @@ class Batcher(Generic[Item, Result]):
             raise StoreUnavailable("too many tasks are waiting for the store; try again")
         self._room_items -= len(items)
         self._room_bytes -= size
-        future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((items, future))
+        group = Group(items, size, asyncio.get_running_loop().create_future())
+        self._waiting.append(group)
         if self._running is None:
             self._running = asyncio.create_task(self._run())
-        try:
-            return await future
-        finally:
-            self._room_items += len(items)
-            self._room_bytes += size
+        return await group.results
+
+    async def put_many(self, items: Sequence[Item]) -> list[Result]:
+        """Likewise any number of items, one portion after the other."""
+        results: list[Result] = []
+        portion: list[Item] = []
+        size = 0
+        for item in items:
+            if len(portion) >= MAX_PORTION or size >= self._max_portion:
+                results += await self.put(portion)
+                portion, size = [], 0
+            portion.append(item)
+            size += self._size(item)
+        return results + await self.put(portion)
 
     async def aclose(self) -> None:
         """Flush what waits and take nothing more."""
@@ -71,32 +91,46 @@ class Batcher(Generic[Item, Result]):
             await asyncio.wait([self._running])
 
     async def _run(self) -> None:
-        while self._waiting:
-            groups = [self._waiting.popleft()]
-            count = len(groups[0][0])
-            while self._waiting and count + len(self._waiting[0][0]) <= self._max_batch:
-                groups.append(self._waiting.popleft())
-                count += len(groups[-1][0])
-            await self._send(groups)
-        self._running = None
-
-    async def _send(
-        self, groups: list[tuple[Sequence[Item], asyncio.Future[list[Result]]]]
-    ) -> None:
         try:
-            results = await self._flush([item for items, _ in groups for item in items])
+            while self._waiting:
+                groups = self._next()
+                try:
+                    await self._send(groups)
+                finally:
+                    _fail(groups, StoreUnavailable("the call was cancelled"))
+                    self._room_items += sum(len(group.items) for group in groups)
+                    self._room_bytes += sum(group.size for group in groups)
+        finally:
+            self._running = None
+            _fail(self._waiting, StoreUnavailable("the call was cancelled"))
+
+    def _next(self) -> list[Group[Item, Result]]:
+        groups = [self._waiting.popleft()]
+        count = len(groups[0].items)
+        while self._waiting and count + len(self._waiting[0].items) <= self._max_batch:
+            groups.append(self._waiting.popleft())
+            count += len(groups[-1].items)
+        return groups
+
+    async def _send(self, groups: Sequence[Group[Item, Result]]) -> None:
+        try:
+            results = await self._flush([item for group in groups for item in group.items])
         except Exception as error:
             if len(groups) > 1 and not isinstance(error, StoreUnavailable):
                 middle = len(groups) // 2
                 await self._send(groups[:middle])
                 await self._send(groups[middle:])
-                return
-            for _, future in groups:
-                if not future.done():
-                    future.set_exception(error)
+            else:
+                _fail(groups, error)
             return
         at = 0
-        for items, future in groups:
-            if not future.done():
-                future.set_result(list(results[at : at + len(items)]))
-            at += len(items)
+        for group in groups:
+            if not group.results.done():
+                group.results.set_result(list(results[at : at + len(group.items)]))
+            at += len(group.items)
+
+
+def _fail(groups: Iterable[Group[Item, Result]], error: Exception) -> None:
+    for group in groups:
+        if not group.results.done():
+            group.results.set_exception(error)

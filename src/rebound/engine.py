@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from random import random
+from itertools import count
+from random import getrandbits, random
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +31,7 @@ from rebound.domain.errors import (
     WrongState,
 )
 from rebound.domain.task import MAX_LOST, Task
+from rebound.ids import uuid7
 from rebound.ports import (
     Added,
     Event,
@@ -40,14 +41,11 @@ from rebound.ports import (
     Producer,
     Receipt,
     Store,
+    Stored,
     Submission,
 )
 
 FAILURES = (Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED)
-ROUNDING = 0.001
-"""Seconds by which a claim at the expiry may seem to lie before it: stores round, floats too."""
-MAX_PORTION = 1000
-MAX_PORTION_BYTES = 16 * 1024 * 1024
 TERMINAL = (State.SUCCEEDED, State.DEAD, State.CANCELLED)
 
 
@@ -86,7 +84,9 @@ class Engine:
         self.closed = False
         self._missing = missing or {}
         self._listeners = listeners
-        self._adding: Batcher[Submission, Added] = Batcher(
+        self._instance = f"{getrandbits(48):x}."
+        self._calls = count()
+        self._adding: Batcher[Submission, Stored] = Batcher(
             store.add, size=lambda s: len(s.body) + 200, max_batch=500
         )
 
@@ -98,8 +98,8 @@ class Engine:
         Raises ValidationError, PayloadTooLarge, DuplicateTask, StoreUnavailable or Closed.
         """
         submission = self._prepare(task)
-        (added,) = await self._adding.put([submission])
-        return await self._submitted(submission, added)
+        (stored,) = await self._adding.put([submission])
+        return await self._submitted(submission, stored)
 
     async def submit_many(
         self, tasks: Sequence[Task | ReboundError]
@@ -114,31 +114,19 @@ class Engine:
                 prepared.append(task if isinstance(task, ReboundError) else self._prepare(task))
             except ValidationError as error:
                 prepared.append(error)
-        added = iter(await self._add([p for p in prepared if isinstance(p, Submission)]))
+        fit = [p for p in prepared if isinstance(p, Submission)]
+        stored = iter(await self._adding.put_many(fit))
         results: list[Submitted | ReboundError] = []
         for one in prepared:
             try:
                 results.append(
                     one
                     if isinstance(one, ReboundError)
-                    else await self._submitted(one, next(added))
+                    else await self._submitted(one, next(stored))
                 )
             except DuplicateTask as error:
                 results.append(error)
         return results
-
-    async def _add(self, submissions: Sequence[Submission]) -> list[Added]:
-        """Any number of them, in portions that the buffer takes."""
-        added: list[Added] = []
-        portion: list[Submission] = []
-        size = 0
-        for submission in submissions:
-            if portion and (len(portion) >= MAX_PORTION or size > MAX_PORTION_BYTES):
-                added += await self._adding.put(portion)
-                portion, size = [], 0
-            portion.append(submission)
-            size += len(submission.body)
-        return added + await self._adding.put(portion)
 
     def _prepare(self, task: Task) -> Submission:
         if self.closed:
@@ -156,19 +144,22 @@ class Engine:
         body = msgspec.json.encode(replace(task, id="", attempt=0))
         accepted = task.accepted()
         delay = accepted.first_wait(random(), self.policy.strategies)
-        return Submission(accepted, delay, body, validation.digest(task), os.urandom(6).hex())
+        nonce = f"{self._instance}{next(self._calls):x}"
+        return Submission(accepted, delay, body, validation.digest(task), nonce)
 
-    async def _submitted(self, submission: Submission, added: Added) -> Submitted:
-        task = submission.task
-        match added:
+    async def _submitted(self, submission: Submission, stored: Stored) -> Submitted:
+        task, now = submission.task, stored.now
+        match stored.added:
             case Added.CREATED:
+                dead = task.state == State.DEAD
+                due, end = (None, now) if dead else (now + submission.delay, None)
+                task = replace(task, created_at=now, updated_at=now, due_at=due, finished_at=end)
                 self.emit(Event("task scheduled", task))
-                if task.state == State.DEAD:
+                if task.dead_reason is not None:
                     self.emit(Event("task dead", task))
                 return Submitted(task, True)
             case Added.SAME:
-                stored = await self.store.get(task.id)
-                return Submitted(stored or task, False)
+                return Submitted(await self.store.get(task.id) or task, False)
             case Added.DIFFERENT:
                 raise DuplicateTask(f"task {task.id} exists already with other content")
 
@@ -184,14 +175,14 @@ class Engine:
         if len(task.lost) >= MAX_LOST:
             return task.crashed(now)
         expiry = task.expires_at if task.leg == Leg.MAIN else None
-        if expiry is not None and now >= expiry - ROUNDING:
+        if expiry is not None and now >= expiry - 0.001:  # stores round, and so do floats
             return task.expired(now)
         started = time.perf_counter()
         try:
             receipt = await self._send(task)
         except asyncio.CancelledError:
             cut = Attempt(
-                task.leg or Leg.MAIN, task.number, now,
+                _leg(task), task.number, now,
                 round((time.perf_counter() - started) * 1000, 3), Outcome.CUT_SHORT,
                 error="cut short by a shutdown",
             )  # fmt: skip
@@ -305,12 +296,3 @@ class Engine:
 
 def _leg(task: Task) -> Leg:
     return task.leg or Leg.MAIN
-
-
-def uuid7() -> str:
-    """A new UUID version 7 (RFC 9562 section 5.7): ids that sort by time."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

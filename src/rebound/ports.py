@@ -27,6 +27,14 @@ class Added(StrEnum):
     """The id is known with other content."""
 
 
+class Stored(NamedTuple):
+    """What `Store.add` answers for one submission."""
+
+    added: Added
+    now: float
+    """When it was found, or created, by the store's clock; seconds since the epoch."""
+
+
 class Submission(NamedTuple):
     """A valid task on its way into the store."""
 
@@ -106,7 +114,7 @@ class Store(Protocol):
         """
         ...
 
-    async def add(self, submissions: Sequence[Submission], /) -> Sequence[Added]:
+    async def add(self, submissions: Sequence[Submission], /) -> Sequence[Stored]:
         """Store each, or find it there already. In order; within one call, first come first."""
         ...
 

@@ -80,9 +80,10 @@ class Worker:
         for _, attempt in list(self._running.values()):
             attempt.cancel()
         await self._idle(max(deadline, time.monotonic()) + 1.0)
-        for loop in (*self._tasks, *filter(None, [self._settling])):
+        loops = [*self._tasks, *filter(None, [self._settling])]
+        for loop in loops:
             loop.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*loops, return_exceptions=True)
         self._tasks.clear()
         self._engine.emit(Event("worker stopped"))
 
@@ -136,6 +137,8 @@ class Worker:
         self._offset = claimed.now - self._monotonic()
         self._blocked = claimed.blocked
         for task in claimed.tasks:
+            if task.id in self._running:  # its lease expired while it was attempted here
+                self._lose(self._running[task.id][0])
             self._running[task.id] = (task, asyncio.create_task(self._attempt(task)))
         if claimed.next_due is None:
             return limits.poll_interval
@@ -146,7 +149,10 @@ class Worker:
             try:
                 await self._store.watch(self._kinds, self.wake)
             except StoreUnavailable:
-                await asyncio.sleep(STORE_PAUSE)
+                pass  # whoever needs the store tells
+            except Exception:
+                LOG.exception("watching failed; polling goes on")
+            await asyncio.sleep(STORE_PAUSE)
 
     # -- delivering --------------------------------------------------------------------------
 
@@ -155,14 +161,22 @@ class Worker:
             after = await self._engine.attempt(task, self.now)
         except Exception:
             LOG.exception("task %s: the attempt broke; its lease will expire", task.id)
-            self._running.pop(task.id, None)
+            self._over(task)
             return
-        if self._running.pop(task.id, None) is None:
+        if not self._over(task):
             return
         self._outcomes.append((task, after))
         self._unsettled += 1
         if self._settling is None:
             self._settling = asyncio.create_task(self._settle())
+
+    def _over(self, task: Task) -> asyncio.Task[None] | None:
+        """Count its attempt as running no more; None where its lease was lost before."""
+        found = self._running.get(task.id)
+        if found is None or found[0] is not task:
+            return None
+        del self._running[task.id]
+        return found[1]
 
     # -- settling ----------------------------------------------------------------------------
 
@@ -213,22 +227,23 @@ class Worker:
         while True:
             await asyncio.sleep(self._limits.lease / 3)
             held = [task for task, _ in self._running.values()]
-            held += [task for task, _ in self._outcomes]
+            held += [task for task, _ in self._outcomes if task.id not in self._running]
             try:
                 for at in range(0, len(held), 500):
                     part = held[at : at + 500]
-                    for id_ in await self._store.extend(part, lease=self._limits.lease):
-                        self._lose(id_)
+                    lost = set(await self._store.extend(part, lease=self._limits.lease))
+                    for task in part:
+                        if task.id in lost:
+                            self._lose(task)
             except StoreUnavailable as error:
                 self._store_is(str(error))
             except Exception:
                 LOG.exception("extending leases failed; trying again")
 
-    def _lose(self, id_: str) -> None:
+    def _lose(self, task: Task) -> None:
         """Another worker has the task now: stop the attempt, it cannot be settled."""
-        found = self._running.pop(id_, None)
-        if found is not None:
-            task, attempt = found
+        attempt = self._over(task)
+        if attempt is not None:
             attempt.cancel()
             self._engine.emit(Event("lease lost", task))
 

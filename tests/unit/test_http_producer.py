@@ -164,6 +164,7 @@ async def test_the_dead_letter_says_why_and_from_where(
         task("https://me:secret@api.test:8443/a/b?token=1#f", message_key="k"),
         source="shöp a", leg=Leg.DEAD, dead_reason=DeadReason.EXHAUSTED, attempt=2,
         dead_attempt=1, attempts=(main, dead), last_error="HTTP 500",
+        main_error="ünly " + "é" * 200,
         dead_destination=Destination(url=receiver.url("/dlq"), headers={"X-A": "b"}),
     )  # fmt: skip
     await producer.send(one)

@@ -17,7 +17,6 @@ from rebound.domain.attempt import Attempt, Leg, Outcome, State
 from rebound.domain.destination import Destination
 from rebound.domain.task import Task
 from rebound.ports import Event
-from rebound.settings import Config
 
 TASK = Task(
     id="t1",
@@ -180,7 +179,7 @@ def test_a_service_logs_to_stderr_by_its_settings(
 ) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    log.configure(Config(log_level="warn", environment="prod"))
+    log.configure("warn", "json")
     logging.getLogger("rebound").info("unwanted")
     logging.getLogger("rebound").warning("wanted")
     logging.getLogger("somebody.else").warning("also")

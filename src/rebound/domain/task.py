@@ -8,7 +8,7 @@ epoch by the store's clock, and chance as `random`, a number in [0, 1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -18,20 +18,13 @@ from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Lease, Leg, 
 from rebound.domain.backoff import DEAD_LEG, DEAD_LEG_DELAY, STRATEGIES, Backoff, Strategy, delay
 from rebound.domain.destination import Base64, Destination, Place
 from rebound.domain.errors import TaskBusy, WrongState
-
-if TYPE_CHECKING:
-    Json = str | int | float | bool | list[Any] | dict[str, Any] | msgspec.Raw | None
-else:
-    Json = msgspec.Raw
+from rebound.domain.fields import Json, Text, Visible
 
 MAX_LOST: Final = 5
 """Leases lost in a row that end a leg as `crashed`."""
 MAX_ATTEMPTS: Final = 25
 """Newest attempts kept with a task."""
 _DEFAULT_BACKOFF: Final = Backoff()
-
-Text = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
-Visible = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[!-~]+\Z")]
 
 
 class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -88,6 +81,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     dead_reason: DeadReason | None = None
     dead_letter: DeadLetter | None = None
     last_error: str | None = None
+    main_error: str | None = None
+    """`last_error` when the main leg ended: what the dead letter tells."""
     attempts: tuple[Attempt, ...] = ()
     """The newest 25 of both legs, oldest first."""
     lost: tuple[float, ...] = ()
@@ -259,6 +254,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
             self, state=State.SCHEDULED, leg=Leg.MAIN, attempt=0, dead_attempt=0, attempts=(),
             lost=(), updated_at=now, replayed_at=now, due_at=now, finished_at=None, dead_at=None,
             dead_reason=None, dead_letter=None, last_error=None,
+            main_error=None,
         )  # fmt: skip
 
     # -- their parts -------------------------------------------------------------------------
@@ -296,5 +292,5 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
             )  # fmt: skip
         return replace(
             self, state=State.SCHEDULED, leg=Leg.DEAD, dead_reason=reason, dead_at=now, due_at=now,
-            dead_attempt=0,
+            dead_attempt=0, main_error=self.last_error,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from msgspec import Meta
 
-from rebound.domain.task import Visible
+from rebound.domain.fields import Visible
 
 DESCRIPTION: Final = """\
 Bodies are JSON in UTF-8. `Content-Type` may be absent, `application/json`, `application/*+json`, \

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Leg, Outcome, State
 from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Base64, Destination, DestinationType
-from rebound.domain.task import Json, Task
+from rebound.domain.fields import Json
+from rebound.domain.task import Task
 from rebound.engine import Submitted
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]

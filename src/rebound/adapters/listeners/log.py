@@ -18,7 +18,6 @@ from rebound.domain.task import Task
 from rebound.ports import Event, Listener
 
 if TYPE_CHECKING:
-    from rebound.settings import Config
 
 LEVELS: Final[Mapping[str, int]] = {
     "delivery failed": logging.WARNING,
@@ -129,15 +128,15 @@ class TextFormatter(logging.Formatter):
         return line
 
 
-def configure(config: Config) -> None:
-    """Log to stderr by the settings. For processes of Rebound's own: a library leaves this alone.
+def configure(level: str, form: str) -> None:
+    """Log to stderr: `level` as `info`, `form` as `json` or `text`. For processes of Rebound's own: a library leaves this alone.
 
     Other libraries' warnings get the same form.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if config.log_format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     ours = logging.getLogger("rebound")
-    ours.setLevel(config.log_level.upper())
+    ours.setLevel(level.upper())
     ours.handlers = [handler]
     ours.propagate = False
     logging.getLogger().handlers = [handler]

@@ -243,9 +243,7 @@ def _key(task: Task) -> str:
 
 
 def _dead_headers(task: Task) -> dict[str, str]:
-    main = (a.error for a in reversed(task.attempts) if a.leg == Leg.MAIN and a.error)
-    # Before the dead leg's first attempt `last_error` is the main leg's, whatever ended it.
-    error = (next(main, None) if task.dead_attempt else None) or task.last_error or ""
+    error = task.main_error or ""
     shown = error[:MAX_ERROR]
     while len(_printable(shown)) > MAX_ERROR:
         shown = shown[:-1]

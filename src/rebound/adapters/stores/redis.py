@@ -24,7 +24,7 @@ from rebound.adapters.stores.redis_scripts import RedisServer, Script
 from rebound.domain.attempt import Lease, State
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.domain.task import Task
-from rebound.ports import Added, Claimed, Filter, Found, Retention, Submission
+from rebound.ports import Added, Claimed, Filter, Found, Retention, Stored, Submission
 
 LOG = logging.getLogger("rebound")
 READ_AT_ONCE: Final = 500
@@ -105,9 +105,11 @@ class RedisStore:
 
     # -- the hot path ------------------------------------------------------------------------
 
-    async def add(self, submissions: Sequence[Submission], /) -> Sequence[Added]:
-        answers = await self._run("add", *rows.added(submissions))
-        return [_ADDED[int(answer) - 1] for answer in answers]
+    async def add(self, submissions: Sequence[Submission], /) -> Sequence[Stored]:
+        now, *answers = await self._run("add", *rows.added(submissions))
+        return [
+            Stored(_ADDED[answer - 1], rows.seconds(now + n)) for n, answer in enumerate(answers)
+        ]
 
     async def claim(
         self,
@@ -122,7 +124,7 @@ class RedisStore:
     ) -> Claimed:
         token = os.urandom(8).hex()
         reply = await self._run(
-            "claim", *self._keep.arguments, limit, free, lease * 1000, lane_limit, random, token,
+            "claim", *self._keep.arguments, limit, free, rows.micros(lease), lane_limit, random, token,
             *kinds, repeat=False,
         )  # fmt: skip
         now, next_due, blocked, orphans, cuts, found = reply
@@ -130,9 +132,10 @@ class RedisStore:
         for id_ in orphans:
             LOG.warning("task %s was due, but it has no record: dropped", id_.decode())
         tasks, unreadable = _claimed(found, token.encode(), now)
-        at_once = await self._bury(unreadable, float(now) / 1000)
-        due = float(now if at_once else next_due or "inf") / 1000
-        return Claimed(tasks, float(now) / 1000, due if due < 1e12 else None, bool(blocked))
+        if await self._bury(unreadable):
+            next_due = now
+        due = rows.seconds(next_due) if next_due else None
+        return Claimed(tasks, rows.seconds(now), due, bool(blocked))
 
     async def settle(self, tasks: Sequence[Task], /) -> Sequence[str]:
         lost, cuts = await self._run("settle", *self._keep.arguments, *rows.settled(tasks))
@@ -147,11 +150,13 @@ class RedisStore:
             if task.lease
             for value in (task.id, task.lease.token, queues[task.lease.queue])
         ]
-        lost = await self._run("extend", lease * 1000, len(queues.names), *queues.names, *leases)
+        lost = await self._run(
+            "extend", rows.micros(lease), len(queues.names), *queues.names, *leases
+        )
         return [id_.decode() for id_ in lost]
 
     async def hold(self, queue: str, /, *, seconds: float | None) -> None:
-        await self._run("hold", queue, "" if seconds is None else seconds * 1000)
+        await self._run("hold", queue, "" if seconds is None else rows.micros(seconds))
 
     async def limit(self, queue: str, /, *, in_flight: int | None) -> None:
         await self._run("limit", queue, "" if in_flight is None else max(in_flight, 0))
@@ -203,7 +208,7 @@ class RedisStore:
     # -- their parts -------------------------------------------------------------------------
 
     async def _run(self, script: str, *arguments: Any, repeat: bool = True) -> Any:
-        shift = self._shift() * 1000 if self._shift else 0
+        shift = rows.micros(self._shift()) if self._shift else 0
         return await self._server.run(
             self._scripts[script], self._prefix, (shift, *arguments), repeat=repeat
         )
@@ -212,7 +217,7 @@ class RedisStore:
         row = Row(*await self._server.command("HMGET", f"{self._prefix}t:{id_}", *rows.FIELDS))
         return row if row.g or row.b else None
 
-    async def _bury(self, unreadable: Sequence[tuple[Task, str]], now: float) -> bool:
+    async def _bury(self, unreadable: Sequence[tuple[Task, str]]) -> bool:
         """Set aside as dead what cannot be decoded; True where there was something to."""
         if not unreadable:
             return False
@@ -248,7 +253,7 @@ def _claimed(
         try:
             tasks.append(rows.restore(name, row, queue.decode()))
         except records.Unreadable as error:
-            at = float(now) / 1000
+            at = rows.seconds(now)
             lease = Lease(token.decode(), queue.decode())
             dead = records.unreadable(name, b"", created_at=at, now=at)
             unreadable.append((replace(dead, lease=lease), str(error)))
@@ -272,13 +277,13 @@ class _Keep:
         self._warned_at = -WARN_EVERY
         times = (retention.succeeded, retention.dedup, retention.dead)
         self.arguments = (
-            *(round(seconds * 1000) for seconds in times),
+            *(rows.micros(seconds) for seconds in times),
             retention.max_succeeded,
             retention.max_stubs,
         )
 
     def warn(self, cuts: Sequence[bytes]) -> None:
-        """`cuts`: how old the newest is that a maximum cut off, succeeded and stubs, in ms."""
+        """`cuts`: how old the newest is that a maximum cut off, succeeded and stubs, in microseconds."""
         if not any(cuts) or time.monotonic() - self._warned_at < WARN_EVERY:
             return
         self._warned_at = time.monotonic()
@@ -289,5 +294,5 @@ class _Keep:
             if cut:
                 LOG.warning(
                     "more than %d succeeded tasks: %s only for %.0f s",
-                    most, what, float(cut) / 1000,
+                    most, what, rows.seconds(cut),
                 )  # fmt: skip

@@ -17,14 +17,24 @@ from rebound.domain.errors import ValidationError
 from rebound.domain.task import Task
 from rebound.ports import Submission
 
-_CURSOR = re.compile(rb"(\d{1,15}(?:\.\d{1,10})?) ([!-~]{1,255})")
+_CURSOR = re.compile(rb"(\d{1,16}) ([!-~]{1,255})")
+
+
+def micros(seconds: float) -> int:
+    """Seconds as the scripts count time."""
+    return round(seconds * 1e6)
+
+
+def seconds(micros: bytes | float) -> float:
+    """What a script says of a time, in seconds."""
+    return float(micros) / 1e6
 
 
 class Row(NamedTuple):
-    """The fields of t:<id> that say what the task is."""
+    """The fields of t:<id> that say what the task is; times in microseconds since the epoch."""
 
     g: bytes | None
-    """Creation in ms, digest, nonce, 1 for priority, ms when it was first due; see `add.lua`."""
+    """Creation, digest, nonce, 1 for priority, when it was first due; see `add.lua`."""
     b: bytes | None = None
     """The caller's fields; None: a stub."""
     s: bytes | None = None
@@ -32,13 +42,13 @@ class Row(NamedTuple):
     k: bytes | None = None
     """Token of the current lease."""
     a: bytes | None = None
-    """Ms when that began."""
+    """When that began."""
     u: bytes | None = None
-    """Ms when it is due, in place of what `s` or `g` say."""
+    """When it is due, in place of what `s` or `g` say."""
     l: bytes | None = None  # noqa: E741
-    """Ms when leases began that were lost since the last settle, by comma."""
+    """When leases began that were lost since the last settle, by comma."""
     f: bytes | None = None
-    """Of a stub, ms when it ended."""
+    """Of a stub, when it ended."""
 
 
 FIELDS = Row._fields
@@ -48,9 +58,9 @@ def restore(id_: str, row: Row, queue: str | None = None) -> Task:
     """The task, leased from `queue` where it has a token. Raises records.Unreadable."""
     try:
         created_at, first_due = _times(row.g)
-        due = float(row.u) / 1000 if row.u else None if row.s else first_due
-        lost = tuple(float(at) / 1000 for at in row.l.split(b",")) if row.l else ()
-        leased_at = float(row.a or 0) / 1000
+        due = seconds(row.u) if row.u else None if row.s else first_due
+        lost = tuple(seconds(at) for at in row.l.split(b",")) if row.l else ()
+        leased_at = seconds(row.a or 0)
         token = None if row.k is None else row.k.decode()
     except ValueError as error:
         raise records.Unreadable(f"task {id_} cannot be read: {error}") from error
@@ -73,7 +83,7 @@ def shown(id_: str, row: Row) -> Task:
     """The task as people see it: a stub where only that is left, `dead` where it is unreadable."""
     if row.b is None and row.f is not None:
         created_at = _times(row.g)[0]
-        return records.stub(id_, created_at=created_at, finished_at=float(row.f) / 1000)
+        return records.stub(id_, created_at=created_at, finished_at=seconds(row.f))
     try:
         task = restore(id_, row)
         if task.dead_reason != DeadReason.UNREADABLE:
@@ -96,7 +106,7 @@ def _times(g: bytes | None) -> tuple[float, float | None]:
     parts = (g or b"").split()
     if len(parts) not in (3, 5):
         raise ValueError("its creation is not known")
-    return float(parts[0]) / 1000, float(parts[4]) / 1000 if len(parts) == 5 else None
+    return seconds(parts[0]), seconds(parts[4]) if len(parts) == 5 else None
 
 
 class Queues:
@@ -122,7 +132,7 @@ def added(submissions: Sequence[Submission]) -> list[Any]:
             task.id,
             body,
             f"{digest.hex()} {nonce} {task.is_priority:d}",
-            "%.3f" % (delay * 1000),
+            micros(delay),
             b"" if fresh else records.progress(task),
             number,
         )
@@ -159,10 +169,10 @@ def state_of(task: Task) -> str:
     return str(task.state)
 
 
-def moment_of(task: Task) -> str:
-    """When it is due or ended, in ms."""
+def moment_of(task: Task) -> int:
+    """When it is due or ended, in microseconds."""
     at = task.due_at if task.state == State.SCHEDULED else task.finished_at
-    return "%.3f" % ((at or task.updated_at or 0.0) * 1000)
+    return micros(at or task.updated_at or 0.0)
 
 
 def cursor(score: bytes, id_: bytes) -> str:

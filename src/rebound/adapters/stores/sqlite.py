@@ -23,7 +23,7 @@ from rebound.adapters.stores.sqlite_file import connect, explain
 from rebound.adapters.stores.sqlite_lanes import Claim, Request, first, look, next_look
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.domain.task import Task
-from rebound.ports import Added, Claimed, Filter, Found, Retention, Submission
+from rebound.ports import Claimed, Filter, Found, Retention, Stored, Submission
 
 LOG = logging.getLogger("rebound")
 WATCH_INTERVAL = 0.02
@@ -78,10 +78,10 @@ class SqliteStore:
 
     # -- the hot path ------------------------------------------------------------------------
 
-    async def add(self, submissions: Sequence[Submission], /) -> Sequence[Added]:
-        def work(db: apsw.Connection) -> list[Added]:
+    async def add(self, submissions: Sequence[Submission], /) -> Sequence[Stored]:
+        def work(db: apsw.Connection) -> list[Stored]:
             now = self._clock()
-            return [tasks.add(db, s, now) for s in submissions]
+            return [Stored(tasks.add(db, s, now), now) for s in submissions]
 
         added = await self._run(work)
         self._wake()

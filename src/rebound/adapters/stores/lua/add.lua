@@ -1,9 +1,9 @@
 #!lua
 -- Store new tasks. Without allow-oom: a full Redis refuses them.
 -- ARGV[2]  number of queues, then the queues
--- then for each task: id, body, "<digest> <nonce> <priority>", delay in ms, progress ('': none),
+-- then for each task: id, body, "<digest> <nonce> <priority>", delay, progress ('': none),
 --   number of its queue (negative: priority; 0: it starts dead)
--- Result: for each 1 created, 2 the same is known, 3 another is known under this id
+-- Result: the time, then for each 1 created, 2 the same is known, 3 another is known under this id
 
 local queues, first = {}, 3 + ARGV[2]
 for i = 3, first - 1 do
@@ -21,8 +21,8 @@ end
 
 -- The first writing of a task that does not begin on its main leg lacks the times.
 local function stamped(progress, created, due)
-  local at = string.format('%.6f', created / 1000)
-  local times = due and '"dead_at":' .. at .. ',"due_at":' .. string.format('%.6f', due / 1000)
+  local at = string.format('%.6f', created / 1000000)
+  local times = due and '"dead_at":' .. at .. ',"due_at":' .. string.format('%.6f', due / 1000000)
     or '"finished_at":' .. at
   return string.sub(progress, 1, -2) .. ',"updated_at":' .. at .. ',' .. times .. '}'
 end
@@ -63,15 +63,15 @@ local function compared(known, meta)
   return digest ~= own_digest and 3 or nonce == own_nonce and 1 or 2
 end
 
-local answers = {}
+local answers = { now }
 for n, key in ipairs(keys) do
   local i = first + (n - 1) * 6
   local known = known_now[key] or any_known and call('HGET', key, 'g')
   if known then
-    answers[n] = compared(known, ARGV[i + 2])
+    answers[n + 1] = compared(known, ARGV[i + 2])
   else
-    answers[n] = 1
-    create(key, i, now + (n - 1) * 0.001)
+    answers[n + 1] = 1
+    create(key, i, now + n - 1)
   end
 end
 flush()

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Lease due tasks, fair over their lanes.
 -- ARGV[2..6] retention, see trim
--- ARGV[7]  how many at most, [8] free slots of the worker, [9] lease in ms, [10] limit of a lane
+-- ARGV[7]  how many at most, [8] free slots of the worker, [9] lease, [10] limit of a lane
 -- ARGV[11] random number in [0, 1), [12] token of the leases
 -- ARGV[13...] kinds that the worker serves
 -- Result: {now, when to claim again or '', 1 if due tasks were left because of the limits,
@@ -9,7 +9,7 @@
 --   {for each task: {id, queue, g, b, s, u, l}}}
 
 local MAX_VISITS, MAX_BODIES, MAX_LOST, MAX_LOOKED_AT = 256, 8 * 1024 * 1024, 5, 1000
-local PAUSE = 20 -- ms before lanes that gave nothing are looked at again
+local PAUSE = 20000 -- before lanes that gave nothing are looked at again
 
 local left, free, lease = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local random, token, limit = tonumber(ARGV[11]), ARGV[12], left
@@ -48,6 +48,9 @@ if due > due_urgent then
   budget = math.min(limit, math.floor(0.75 * limit + random))
 end
 
+-- Spreads the one random number of a claim over the tasks that it puts back.
+local GOLDEN, pushed_back = 0.6180339887498949, 0
+
 -- One lease was lost again. Returns the starts of those lost in a row; where it was not the first,
 -- the task is put back for a while instead, so that one which kills workers parts from the others.
 local function lost_again(lane, id, g, starts, start)
@@ -57,7 +60,9 @@ local function lost_again(lane, id, g, starts, start)
   if count == 1 or count >= MAX_LOST then
     return starts
   end
-  local at, key = fmt(now + 2 ^ count * (0.5 + random) * 1000), P .. 't:' .. id
+  local chance = (random + pushed_back * GOLDEN) % 1
+  pushed_back = pushed_back + 1
+  local at, key = fmt(now + 2 ^ count * (0.5 + chance) * 1000000), P .. 't:' .. id
   call('HSET', key, 'l', starts, 'u', at)
   call('HDEL', key, 'k', 'a')
   drop('by:delivering', id)

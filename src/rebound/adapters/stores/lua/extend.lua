@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Let leases end later, where the token still matches.
--- ARGV[2]  lease in ms
+-- ARGV[2]  lease
 -- ARGV[3]  number of queues, then the queues
 -- then for each task: id, token, number of the queue it was claimed from
 -- Result: ids whose token did not match

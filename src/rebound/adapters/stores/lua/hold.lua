@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Hold a lane, or release it.
 -- ARGV[2]  queue
--- ARGV[3]  ms to hold it for, or '' to release it
+-- ARGV[3]  how long to hold it, or '' to release it
 
 local hash = P .. 'h:' .. ARGV[2]
 head(kind_of(ARGV[2]))

@@ -3,7 +3,7 @@
 -- ARGV[2..6] retention, see trim
 -- ARGV[7]  number of queues, then the queues
 -- then for each task: id, token, number of the queue it was claimed from, number of the queue it
---   goes to (negative: priority; 0: none), state, ms when it is due or ended, progress
+--   goes to (negative: priority; 0: none), state, when it is due or ended, progress
 --   (states: scheduled, succeeded, cancelled, dead, delivered = dead with a delivered dead letter,
 --   unreadable = dead because it cannot be decoded: what it was is kept in r)
 -- Result: {ids whose token did not match, {ages that a maximum cut off}}

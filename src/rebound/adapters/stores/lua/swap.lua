@@ -4,7 +4,7 @@
 -- ARGV[3..6] g, s, u and l as they were read, '' for none
 -- ARGV[7] queue it is in, '' for none
 -- ARGV[8] state as for settle, or '' to forget it
--- ARGV[9] queue it goes to or '', [10] '1' for priority, [11] ms when it is due or ended, [12] progress
+-- ARGV[9] queue it goes to or '', [10] '1' for priority, [11] when it is due or ended, [12] progress
 -- Result: 1, or 0 where it has changed
 
 local id, queue, state = ARGV[2], ARGV[7], ARGV[8]
