@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -16,8 +16,6 @@ from rebound.domain.attempt import Leg
 from rebound.domain.errors import ValidationError
 from rebound.domain.task import Task
 from rebound.ports import Event, Listener
-
-if TYPE_CHECKING:
 
 LEVELS: Final[Mapping[str, int]] = {
     "delivery failed": logging.WARNING,
@@ -129,9 +127,10 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(level: str, form: str) -> None:
-    """Log to stderr: `level` as `info`, `form` as `json` or `text`. For processes of Rebound's own: a library leaves this alone.
+    """Log to stderr: `level` such as `info`, `form` `json` or `text`.
 
-    Other libraries' warnings get the same form.
+    For processes of Rebound's own; a library leaves this alone. Other libraries' warnings get the
+    same form.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
