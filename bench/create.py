@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 
@@ -18,6 +19,7 @@ from bench.machine import (
     spread,
     submitting,
     task,
+    wait_ready,
 )  # fmt: skip
 
 LATER = 86_400.0
@@ -45,16 +47,23 @@ class Caller(asyncio.Protocol):
 
     def __init__(self, request: bytes, left: list[int], done: asyncio.Future[None]) -> None:
         self.request, self.left, self.done = request, left, done
+        self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self._next()
 
     def data_received(self, data: bytes) -> None:
-        if not data.startswith(b"HTTP/1.1 201"):
-            self.done.set_exception(RuntimeError(data[:300]))
+        self.buffer += data
+        head, end, body = self.buffer.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        if not end or length is None or len(body) < int(length[1]):
             return
-        self._next()
+        self.buffer = b""
+        if head.startswith(b"HTTP/1.1 201"):
+            self._next()
+        else:
+            self.done.set_exception(RuntimeError(head + body))
 
     def _next(self) -> None:
         if self.left[0] > 0:
@@ -68,6 +77,7 @@ async def over_http(store_url: str, namespace: str) -> list[Row]:
     port = free_port()
     command = (sys.executable, "-m", "rebound", "serve", "--no-worker", "--http-port", str(port))
     with running(*command, port=port, env=environment(store_url, namespace)):
+        wait_ready(port)
         await posts(port, 2_000)
         rate = await posts(port, 40_000)
     return [Row("POST /tasks, 64 connections", rate, "tasks/s", 8_000)]

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.request import urlopen
 
 from rebound import Config, Destination, Rebound, Task
 
@@ -57,6 +58,15 @@ def wait_for(port: int) -> None:
                 return
         time.sleep(0.01)
     raise SystemExit(f"nothing listens on port {port}")
+
+
+def wait_ready(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/readyz"):
+            return
+        time.sleep(0.01)
+    raise SystemExit(f"the service on port {port} does not get ready")
 
 
 @contextlib.contextmanager

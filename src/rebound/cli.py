@@ -109,7 +109,7 @@ def _configured(args: argparse.Namespace) -> Config:
     from rebound.settings import Config
 
     config = Config.for_service(**_flags(args))
-    configure(config.log_level, config.log_format)
+    configure(config.log_level, config.log_format or "text")
     return config
 
 

@@ -122,16 +122,16 @@ class RedisStore:
         lane_limit: int,
         random: float,
     ) -> Claimed:
-        token = os.urandom(8).hex()
+        chance = os.urandom(6).hex()
         reply = await self._run(
-            "claim", *self._keep.arguments, limit, free, rows.micros(lease), lane_limit, random, token,
+            "claim", *self._keep.arguments, limit, free, rows.micros(lease), lane_limit, random, chance,
             *kinds, repeat=False,
         )  # fmt: skip
         now, next_due, blocked, orphans, cuts, found = reply
         self._keep.warn(cuts)
         for id_ in orphans:
             LOG.warning("task %s was due, but it has no record: dropped", id_.decode())
-        tasks, unreadable = _claimed(found, token.encode(), now)
+        tasks, unreadable = _claimed(found, b"%b.%b" % (chance.encode(), now), now)
         if await self._bury(unreadable):
             next_due = now
         due = rows.seconds(next_due) if next_due else None
@@ -191,9 +191,9 @@ class RedisStore:
 
     async def swap(self, before: Task, after: Task | None, /) -> bool:
         row = await self._row(before.id)
-        if row is None or row.k is not None or not _same(rows.shown(before.id, row), before):
+        if row is None or not _same(rows.shown(before.id, row), before):
             return False
-        read = [value or b"" for value in (row.g, row.s, row.u, row.l)]
+        read = [value or b"" for value in (row.g, row.s, row.l)]
         queue = before.queue if before.destination.given else ""
         written: list[Any] = ["", queue, "", "", ""]
         if after is not None:
@@ -248,8 +248,8 @@ def _claimed(
     """The claimed tasks, and those that cannot be decoded as they are to be settled, with why."""
     tasks: list[Task] = []
     unreadable: list[tuple[Task, str]] = []
-    for id_, queue, g, b, s, u, lost in found:
-        name, row = id_.decode(), Row(g, b, s, token, now, u, lost)
+    for id_, queue, g, b, s, losses in found:
+        name, row = id_.decode(), Row(g, b, s, token, None, losses)
         try:
             tasks.append(rows.restore(name, row, queue.decode()))
         except records.Unreadable as error:

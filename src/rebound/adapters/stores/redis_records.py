@@ -40,13 +40,12 @@ class Row(NamedTuple):
     s: bytes | None = None
     """What became of it; None: not settled yet."""
     k: bytes | None = None
-    """Token of the current lease."""
-    a: bytes | None = None
-    """When that began."""
-    u: bytes | None = None
-    """When it is due, in place of what `s` or `g` say."""
+    """Token of the lease, `<random>.<when it began>`; empty where that was lost."""
+    k0: bytes | None = None
+    """Token of the last settled lease: while it is `k`, the task is not leased."""
     l: bytes | None = None  # noqa: E741
-    """When leases began that were lost since the last settle, by comma."""
+    """When leases began that were lost since the last settle, by comma; and behind a space when
+    the task is due for that, in place of what `s` or `g` say."""
     f: bytes | None = None
     """Of a stub, when it ended."""
 
@@ -56,26 +55,27 @@ FIELDS = Row._fields
 
 def restore(id_: str, row: Row, queue: str | None = None) -> Task:
     """The task, leased from `queue` where it has a token. Raises records.Unreadable."""
+    g, body, progress, token, settled_token, losses, _ = row
+    lease, leased_at = None, None
+    lost: tuple[float, ...] = ()
     try:
-        created_at, first_due = _times(row.g)
-        due = seconds(row.u) if row.u else None if row.s else first_due
-        lost = tuple(seconds(at) for at in row.l.split(b",")) if row.l else ()
-        leased_at = seconds(row.a or 0)
-        token = None if row.k is None else row.k.decode()
+        created_at, due = _times(g)
+        if progress:
+            due = None
+        if losses:
+            starts, _, again = losses.partition(b" ")
+            lost = tuple(map(seconds, starts.split(b",")))
+            due = seconds(again) if again else due
+        if token and token != settled_token:
+            lease, leased_at = (token.decode(), queue or ""), seconds(token.rpartition(b".")[2])
     except ValueError as error:
         raise records.Unreadable(f"task {id_} cannot be read: {error}") from error
     task = records.restore(
-        id_,
-        row.b or b"",
-        row.s,
-        created_at=created_at,
-        due_at=due,
-        lease=None if token is None else (token, queue or ""),
-        lost=lost,
+        id_, body or b"", progress, created_at=created_at, due_at=due, lease=lease, lost=lost,
         leased_at=leased_at,
-    )
-    if token is not None and queue is None:
-        return replace(task, lease=Lease(token, task.queue))
+    )  # fmt: skip
+    if lease is not None and queue is None:
+        return replace(task, lease=Lease(lease[0], task.queue))
     return task
 
 

@@ -279,6 +279,6 @@ def _joined(lost: tuple[float, ...], latest: float) -> str:
 
 def first(cursor: apsw.Cursor) -> Row:
     """The first row, of a query that always has one."""
-    row = cursor.fetchone()
+    row: Row | None = cursor.fetchone()
     assert row is not None
     return row

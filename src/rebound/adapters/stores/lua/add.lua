@@ -27,21 +27,26 @@ local function stamped(progress, created, due)
   return string.sub(progress, 1, -2) .. ',"updated_at":' .. at .. ',' .. times .. '}'
 end
 
-local known_now, earliest, earliest_urgent = {}, {}, {}
+local known_now, lists, earliest, earliest_urgent = {}, {}, {}, {}
+local open = added('by:open')
 
-local function line_up(id, number, due)
+local function line_up(id, number, due, due_text)
   local q = math.abs(number)
   local least = number < 0 and earliest_urgent or earliest
   if due < (least[q] or INF) then
     least[q] = due
   end
-  put((number < 0 and 'd!:' or 'd:') .. queues[q], fmt(due), id)
+  local list = lists[number] or added((number < 0 and 'd!:' or 'd:') .. queues[q])
+  lists[number] = list
+  list[#list + 1] = due_text
+  list[#list + 1] = id
 end
 
 local function create(key, i, created)
   local id, number, progress = ARGV[i], tonumber(ARGV[i + 5]), ARGV[i + 4]
-  local due = created + ARGV[i + 3]
-  local g = fmt(created) .. ' ' .. ARGV[i + 2] .. ' ' .. fmt(due)
+  local due, created_text = created + ARGV[i + 3], fmt(created)
+  local due_text = fmt(due)
+  local g = created_text .. ' ' .. ARGV[i + 2] .. ' ' .. due_text
   known_now[key] = g
   if progress == '' then
     call('HSET', key, 'b', ARGV[i + 1], 'g', g)
@@ -50,10 +55,11 @@ local function create(key, i, created)
     call('HSET', key, 'b', ARGV[i + 1], 'g', g, 's', progress)
   end
   if number == 0 then
-    put('by:dead', fmt(created), id)
+    put('by:dead', created_text, id)
   else
-    put('by:open', fmt(created), id)
-    line_up(id, number, due)
+    open[#open + 1] = created_text
+    open[#open + 1] = id
+    line_up(id, number, due, due_text)
   end
 end
 

@@ -2,19 +2,20 @@
 -- Lease due tasks, fair over their lanes.
 -- ARGV[2..6] retention, see trim
 -- ARGV[7]  how many at most, [8] free slots of the worker, [9] lease, [10] limit of a lane
--- ARGV[11] random number in [0, 1), [12] token of the leases
+-- ARGV[11] random number in [0, 1), [12] random text for the token
 -- ARGV[13...] kinds that the worker serves
 -- Result: {now, when to claim again or '', 1 if due tasks were left because of the limits,
 --   {ids without a record, dropped}, {ages that a maximum cut off},
---   {for each task: {id, queue, g, b, s, u, l}}}
+--   {for each task: {id, queue, g, b, s, l}}}; the token is <random text>.<now>
 
 local MAX_VISITS, MAX_BODIES, MAX_LOST, MAX_LOOKED_AT = 256, 8 * 1024 * 1024, 5, 1000
 local PAUSE = 20000 -- before lanes that gave nothing are looked at again
 
 local left, free, lease = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local random, token, limit = tonumber(ARGV[11]), ARGV[12], left
+local random, token, limit = tonumber(ARGV[11]), ARGV[12] .. '.' .. NOW, left
 local ends = fmt(now + lease)
 local tasks, orphans = {}, {}
+local delivering = added('by:delivering')
 local bytes, looked_at, stopped = 0, 0, false
 
 local function count_due(index)
@@ -53,8 +54,9 @@ local GOLDEN, pushed_back = 0.6180339887498949, 0
 
 -- One lease was lost again. Returns the starts of those lost in a row; where it was not the first,
 -- the task is put back for a while instead, so that one which kills workers parts from the others.
-local function lost_again(lane, id, g, starts, start)
-  starts = (starts and starts .. ',' or '') .. (start or NOW)
+local function lost_again(lane, id, g, losses)
+  local start = string.match(call('HGET', P .. 't:' .. id, 'k') or '', '%.(%d+)$') or NOW
+  local starts = (losses and string.match(losses, '^%S+') .. ',' or '') .. start
   local _, count = string.gsub(starts, ',', ',')
   count = count + 1
   if count == 1 or count >= MAX_LOST then
@@ -63,8 +65,8 @@ local function lost_again(lane, id, g, starts, start)
   local chance = (random + pushed_back * GOLDEN) % 1
   pushed_back = pushed_back + 1
   local at, key = fmt(now + 2 ^ count * (0.5 + chance) * 1000000), P .. 't:' .. id
-  call('HSET', key, 'l', starts, 'u', at)
-  call('HDEL', key, 'k', 'a')
+  call('HSET', key, 'l', starts .. ' ' .. at, 'k', '')
+  lane.pushed = true
   drop('by:delivering', id)
   local priority = g and string.match(g, '^%S+ %S+ %S+ (%S+)') == '1'
   place(id, created_of(g), 'scheduled', lane.queue, priority, at)
@@ -74,65 +76,100 @@ end
 -- Lease one task. Returns 1, or 0 where there is nothing to lease under this id.
 local function take_one(lane, id, expired)
   local key = P .. 't:' .. id
-  local found = redis.pcall('HMGET', key, 'g', 'b', 's', 'u', 'l', 'a')
+  local found = redis.pcall('HMGET', key, 'g', 'b', 's', 'l')
   if found.err or not (found[1] or found[2]) then
     orphans[#orphans + 1] = id
     drop('by:open', id)
     drop('by:delivering', id)
     return 0
   end
-  local g, body, progress, again_at, starts = unpack(found)
+  local g, body, progress, losses = unpack(found)
   local size = #(body or '') + #(progress or '')
   if #tasks > 0 and bytes + size > MAX_BODIES then
     stopped = true
     return nil
   end
   if expired then
-    starts = lost_again(lane, id, g, starts, found[6])
-    if not starts then
+    losses = lost_again(lane, id, g, losses)
+    if not losses then
       return 0
     end
-    call('HSET', key, 'k', token, 'a', NOW, 'l', starts)
+    call('HSET', key, 'k', token, 'l', losses)
   else
-    call('HSET', key, 'k', token, 'a', NOW)
+    call('HSET', key, 'k', token)
   end
   bytes = bytes + size
-  put('by:delivering', created_of(g), id)
-  tasks[#tasks + 1] = { id, lane.queue, g, body, progress, again_at, starts }
+  delivering[#delivering + 1] = created_of(g)
+  delivering[#delivering + 1] = id
+  tasks[#tasks + 1] = { id, lane.queue, g, body, progress, losses }
   return 1
 end
 
--- Lease at most `want` due tasks out of one of the lane's sets.
-local function take(lane, set, want, expired)
-  local key, given = P .. set .. lane.queue, 0
-  while given < want and not stopped and looked_at < MAX_LOOKED_AT do
+local function may_take(given, want)
+  return given < want and not stopped and looked_at < MAX_LOOKED_AT
+end
+
+-- Lease at most `want` tasks of a lane whose lease has expired. Returns how many.
+local function take_expired(lane, want)
+  local given = 0
+  while may_take(given, want) do
     local asked = want - given
-    local ids = call('ZRANGE', key, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, asked)
+    local ids = call('ZRANGE', lane.leases, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, asked)
     local gone, leased = {}, {}
     for _, id in ipairs(ids) do
-      local n = take_one(lane, id, expired)
+      local n = take_one(lane, id, true)
       if not n then
         break
-      end
-      looked_at = looked_at + 1
-      if n == 1 then
+      elseif n == 0 then
+        gone[#gone + 1] = id
+      else
         leased[#leased + 1] = ends
         leased[#leased + 1] = id
       end
-      if n == 0 or not expired then
-        gone[#gone + 1] = id
-      end
+      looked_at = looked_at + 1
     end
-    bulk('ZREM', key, gone)
+    bulk('ZREM', lane.leases, gone)
     bulk('ZADD', lane.leases, leased)
     given = given + #leased / 2
     if #ids < asked then
       break
     end
   end
-  lane.flight, lane.taken = lane.flight + given, lane.taken + given
-  left, free = left - given, free - given
   return given
+end
+
+-- Lease at most `want` of the first tasks in a set of the lane, those that are due. Returns how
+-- many, and when the first of those left is due.
+local function take_due(lane, set, want)
+  local key, given, left_at = P .. set .. lane.queue, 0, nil
+  while not left_at do
+    local asked = want - given + 1
+    local rows = call('ZRANGE', key, 0, asked - 1, 'WITHSCORES')
+    local leased, n = {}, 0
+    for i = 1, #rows, 2 do
+      local at = tonumber(rows[i + 1])
+      local taken = at <= now and may_take(given + #leased / 2, want)
+        and take_one(lane, rows[i], false)
+      if not taken then
+        left_at = at
+        break
+      end
+      n, looked_at = n + 1, looked_at + 1
+      if taken == 1 then
+        leased[#leased + 1] = ends
+        leased[#leased + 1] = rows[i]
+      end
+    end
+    if n > 0 then
+      call('ZREMRANGEBYRANK', key, 0, n - 1)
+      bulk('ZADD', lane.leases, leased)
+    end
+    given = given + #leased / 2
+    if #rows / 2 < asked then
+      left_at = left_at or INF
+    end
+  end
+  return given, left_at
 end
 
 local lanes, visited = {}, {}
@@ -142,10 +179,14 @@ local function lane_of(queue)
   if not lane then
     local state = call('HMGET', P .. 'h:' .. queue, 'until', 'limit', 'full')
     local held = tonumber(state[1])
-    lane = { queue = queue, leases = P .. 'x:' .. queue, taken = 0, full = state[3] }
-    lane.limit = tonumber(state[2] or ARGV[10])
-    lane.held = held and held > now
-    lane.flight = call('ZCOUNT', lane.leases, '(' .. NOW, '+inf')
+    lane = { queue = queue, leases = P .. 'x:' .. queue, taken = 0, flight = 0 }
+    lane.limit, lane.full = tonumber(state[2] or ARGV[10]), state[3]
+    lane.held = held and held > now and held or nil
+    lane.first_end = head_of('x:' .. queue)
+    lane.expired = lane.first_end <= now
+    if lane.first_end < INF then
+      lane.flight = call('ZCOUNT', lane.leases, '(' .. NOW, '+inf')
+    end
     lanes[queue], visited[#visited + 1] = lane, lane
   end
   return lane
@@ -162,25 +203,34 @@ local function room(lane, to_come)
   return math.min(lane.limit - lane.flight, fair)
 end
 
+local function took(lane, given)
+  lane.flight, lane.taken = lane.flight + given, lane.taken + given
+  left, free = left - given, free - given
+  return given
+end
+
 -- Visit a lane for its priority tasks, and (`all`) first for expired leases and last for the rest.
 local function visit(lane, allowed, all)
   local want = lane.held and 0 or math.min(left, allowed, room(lane, due - #visited))
   if want <= 0 then
     return
   end
-  if all then
-    want = want - take(lane, 'x:', want, true)
+  if all and lane.expired then
+    want = want - took(lane, take_expired(lane, want))
   end
   if has_urgent(kind_of(lane.queue)) then
-    local given = take(lane, 'd!:', math.min(want, budget), false)
-    want, budget = want - given, budget - given
-    if want > 0 and head_of('d!:' .. lane.queue) <= now then
+    local given
+    given, lane.urgent_at = take_due(lane, 'd!:', math.min(want, budget))
+    want, budget = want - took(lane, given), budget - given
+    if want > 0 and lane.urgent_at <= now then
       lane.over_budget = true -- nothing goes ahead of its priority tasks
       return
     end
   end
   if all then
-    take(lane, 'd:', want, false)
+    local given
+    given, lane.due_at = take_due(lane, 'd:', want)
+    took(lane, given)
   end
 end
 
@@ -209,23 +259,39 @@ local function visit_all()
   end
 end
 
--- Write down what the visits left. Returns whether another claim would be given more at once, and
--- whether due tasks were left because of the limits.
+-- Write down when a visited lane is worth looking at. Returns whether something in it is due.
+local function close(lane)
+  local queue, hash = lane.queue, P .. 'h:' .. lane.queue
+  local ending = lane.taken > 0 and math.min(lane.first_end, now + lease) or lane.first_end
+  if lane.expired or lane.pushed then -- what was seen of its sets does not hold any more
+    ending, lane.due_at, lane.urgent_at = head_of('x:' .. queue), nil, nil
+  end
+  local urgent = INF
+  if has_urgent(kind_of(queue)) then
+    urgent = lane.urgent_at or head_of('d!:' .. queue)
+  end
+  local due_at = math.min(lane.due_at or head_of('d:' .. queue), urgent, ending)
+  local shut = lane.held
+  if lane.flight >= lane.limit then
+    call('HSET', hash, 'full', lane.limit)
+    shut = shut or ending > now and ending or first_after('x:' .. queue, '(' .. NOW)
+  elseif lane.full then
+    call('HDEL', hash, 'full')
+  end
+  lane.at = index(queue, shut, due_at, urgent)
+  return due_at <= now
+end
+
+-- Returns whether another claim would be given more at once, and whether due tasks were left
+-- because of the limits.
 local function close_lanes()
   local more, blocked = stopped, false
   for _, lane in ipairs(visited) do
-    if lane.flight >= lane.limit then
-      call('HSET', P .. 'h:' .. lane.queue, 'full', lane.limit)
-    elseif lane.full then
-      call('HDEL', P .. 'h:' .. lane.queue, 'full')
-    end
-    local waiting, open = look(lane.queue, false)
-    if waiting and not lane.held then
-      local could = open and room(lane, 0) > 0
+    if close(lane) and not lane.held then
+      local could = room(lane, 0) > 0
       more = more or could
       blocked = blocked or not could or left <= 0
     end
-    lane.waits = open
   end
   return more and #tasks > 0, blocked or left <= 0 and due > #visited
 end
@@ -235,7 +301,7 @@ local function mark_seen()
   local marked = {}
   for _, lane in ipairs(visited) do
     local kind = kind_of(lane.queue)
-    if lane.waits and not marked[kind] then
+    if lane.at <= now and not marked[kind] then
       marked[kind] = true
       call('SET', P .. 'seen:' .. kind, NOW, 'PX', 60000)
     end

@@ -24,25 +24,35 @@ local function created_of(g)
   return g and string.match(g, '^%d+') or '0'
 end
 
--- Changes of sets are gathered and written with one command a set: drops first, then puts.
+-- Changes of sets are gathered and written with one command a set: drops first, then puts. These
+-- give the list to append to: ids, or scores each followed by its id.
 
 local drops, puts = {}, {}
 
-local function drop(key, id)
-  local list = drops[key]
+local function list_in(lists, key)
+  local list = lists[key]
   if not list then
     list = {}
-    drops[key] = list
+    lists[key] = list
   end
+  return list
+end
+
+local function dropped(key)
+  return list_in(drops, key)
+end
+
+local function added(key)
+  return list_in(puts, key)
+end
+
+local function drop(key, id)
+  local list = list_in(drops, key)
   list[#list + 1] = id
 end
 
 local function put(key, score, id)
-  local list = puts[key]
-  if not list then
-    list = {}
-    puts[key] = list
-  end
+  local list = list_in(puts, key)
   local n = #list
   list[n + 1], list[n + 2] = score, id
 end
@@ -125,18 +135,14 @@ local function shut_until(queue)
 end
 
 -- Write when a lane is worth looking at: the only writer of `lanes` and `lanes!`, but that `add`
--- lowers them. Shut: when that ends; else when something falls due, but never earlier than now,
--- or a few lanes with old backlog would starve the others. With `keep` (all but claim) a lane that
--- waits for its turn and stays due keeps its place in the line, and workers are woken for one
--- that is worth looking at earlier than they know.
--- Returns whether something in it is due, and whether it may be looked at now.
-local function look(queue, keep)
+-- lowers them. Shut: when that ends; else when something falls `due`, but never earlier than now,
+-- or a few lanes with old backlog would starve the others; `urgent` is the same for its priority
+-- tasks. With `keep` (all but claim) a lane that waits for its turn and stays due keeps its place
+-- in the line, and workers are woken for one worth looking at earlier than they know.
+-- Returns when that is.
+local function index(queue, shut, due, urgent, keep, freed)
   local kind = kind_of(queue)
-  local key, before = P .. 'lanes:' .. kind, keep and head(kind)
-  local shut, freed = shut_until(queue)
-  local urgent = has_urgent(kind) and head_of('d!:' .. queue) or INF
-  local due = math.min(head_of('d:' .. queue), urgent, head_of('x:' .. queue))
-  local at = shut or math.max(due, now)
+  local key, at = P .. 'lanes:' .. kind, shut or math.max(due, now)
   if due == INF and not shut then
     call('ZREM', key, queue)
   else
@@ -147,7 +153,7 @@ local function look(queue, keep)
     if at ~= was then
       call('ZADD', key, fmt(at), queue)
     end
-    if keep and at < (was or INF) and (at < before or freed) then
+    if keep and at < (was or INF) and (at < head(kind) or freed) then
       wake(kind)
     end
   end
@@ -156,7 +162,15 @@ local function look(queue, keep)
   elseif has_urgent(kind) then
     call('ZREM', P .. 'lanes!:' .. kind, queue)
   end
-  return due <= now, at <= now
+  return at
+end
+
+-- The lane has changed: see when it is worth looking at. Call head(kind) before the first change.
+local function look(queue)
+  local shut, freed = shut_until(queue)
+  local urgent = has_urgent(kind_of(queue)) and head_of('d!:' .. queue) or INF
+  local due = math.min(head_of('d:' .. queue), urgent, head_of('x:' .. queue))
+  index(queue, shut, due, urgent, true, freed)
 end
 
 -- Put a task where it belongs as it now is: `at` is when it is due, or when it ended. `delivered`

@@ -8,7 +8,8 @@
 local first, ends = 4 + ARGV[3], fmt(now + ARGV[2])
 local lost, touched = {}, {}
 for i = first, #ARGV, 3 do
-  if call('HGET', P .. 't:' .. ARGV[i], 'k') == ARGV[i + 1] then
+  local found, token = call('HMGET', P .. 't:' .. ARGV[i], 'k', 'k0'), ARGV[i + 1]
+  if found[1] == token and found[2] ~= token then
     local queue = ARGV[3 + ARGV[i + 2]]
     touched[queue] = true
     put('x:' .. queue, ends, ARGV[i])
@@ -16,8 +17,11 @@ for i = first, #ARGV, 3 do
     lost[#lost + 1] = ARGV[i]
   end
 end
+for queue in pairs(touched) do
+  head(kind_of(queue))
+end
 flush()
 for queue in pairs(touched) do
-  look(queue, true)
+  look(queue)
 end
 return lost

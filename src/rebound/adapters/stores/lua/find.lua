@@ -4,7 +4,7 @@
 -- ARGV[4]  how many to read, [5] bytes after which to stop
 -- ARGV[6]  set whose members are left out, or '', then the sets to merge
 -- Result: {1 if there may be more, score and id of the last one looked at,
---   {for each: {score, id, g, b, s, k, a, u, l, f}}}
+--   {for each: {score, id, g, b, s, k, k0, l, f}}}
 
 local top, count, most = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local after = tonumber(top)
@@ -60,7 +60,7 @@ for _ = 1, count do
   end
   last_score, last_id = score, id
   if ARGV[6] == '' or not call('ZSCORE', P .. ARGV[6], id) then
-    local row = call('HMGET', P .. 't:' .. id, 'g', 'b', 's', 'k', 'a', 'u', 'l', 'f')
+    local row = call('HMGET', P .. 't:' .. id, 'g', 'b', 's', 'k', 'k0', 'l', 'f')
     if row[1] or row[2] then
       rows[#rows + 1] = { score, id, unpack(row) }
       bytes = bytes + #(row[2] or '') + #(row[3] or '')

@@ -10,4 +10,4 @@ if ARGV[3] == '' then
 else
   call('HSET', hash, 'until', fmt(now + ARGV[3]))
 end
-look(ARGV[2], true)
+look(ARGV[2])

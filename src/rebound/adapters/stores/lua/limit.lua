@@ -4,10 +4,11 @@
 -- ARGV[3]  how many may be in flight, or '' for the default
 
 local hash = P .. 'h:' .. ARGV[2]
+head(kind_of(ARGV[2]))
 call('HDEL', hash, 'full') -- the next claim finds out again
 if ARGV[3] == '' then
   call('HDEL', hash, 'limit')
 else
   call('HSET', hash, 'limit', ARGV[3])
 end
-look(ARGV[2], true)
+look(ARGV[2])

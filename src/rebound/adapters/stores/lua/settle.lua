@@ -9,34 +9,38 @@
 -- Result: {ids whose token did not match, {ages that a maximum cut off}}
 
 local first = 8 + ARGV[7]
-local lost, touched, settled = {}, {}, 0
+local lost, touched, leases, settled = {}, {}, {}, 0
+local delivering, open = dropped('by:delivering'), dropped('by:open')
 
-local function write(key, i, token, g)
-  local id, state, created = ARGV[i], ARGV[i + 4], created_of(g)
-  if state == 'unreadable' then
-    call('HSET', key, 'r', call('HGET', key, 's') or '')
-  end
-  call('HSET', key, 's', ARGV[i + 6], 'k0', token)
-  call('HDEL', key, 'k', 'a', 'l', 'u')
-  local old, number = ARGV[7 + ARGV[i + 2]], tonumber(ARGV[i + 3])
-  local new = number ~= 0 and ARGV[7 + math.abs(number)]
+local function move(i, g)
+  local id, state, number = ARGV[i], ARGV[i + 4], tonumber(ARGV[i + 3])
+  local old, new = ARGV[7 + ARGV[i + 2]], number ~= 0 and ARGV[7 + math.abs(number)]
   touched[old] = true
-  drop('x:' .. old, id)
-  drop('by:delivering', id)
   if new then
     touched[new] = true
   else
-    drop('by:open', id)
+    open[#open + 1] = id
   end
-  place(id, created, state, new, number < 0, ARGV[i + 5])
+  local list = leases[old] or dropped('x:' .. old)
+  leases[old] = list
+  list[#list + 1] = id
+  delivering[#delivering + 1] = id
+  place(id, created_of(g), state, new, number < 0, ARGV[i + 5])
 end
 
 for i = first, #ARGV, 7 do
   local key, token = P .. 't:' .. ARGV[i], ARGV[i + 1]
-  local found = call('HMGET', key, 'k', 'k0', 'g')
-  if found[1] == token then
+  local found = call('HMGET', key, 'k', 'k0', 'g', 'l')
+  if found[1] == token and found[2] ~= token then
     settled = settled + 1
-    write(key, i, token, found[3])
+    if ARGV[i + 4] == 'unreadable' then
+      call('HSET', key, 'r', call('HGET', key, 's') or '')
+    end
+    call('HSET', key, 's', ARGV[i + 6], 'k0', token)
+    if found[4] then
+      call('HDEL', key, 'l')
+    end
+    move(i, found[3])
   elseif found[2] ~= token then
     lost[#lost + 1] = ARGV[i]
   end
@@ -46,6 +50,6 @@ for queue in pairs(touched) do
 end
 flush()
 for queue in pairs(touched) do
-  look(queue, true)
+  look(queue)
 end
 return { lost, trim(2 * settled) }

@@ -1,19 +1,20 @@
 #!lua flags=allow-oom
 -- Write a task that is not leased as it now is, or forget it, if it is as it was read.
 -- ARGV[2]  id
--- ARGV[3..6] g, s, u and l as they were read, '' for none
--- ARGV[7] queue it is in, '' for none
--- ARGV[8] state as for settle, or '' to forget it
--- ARGV[9] queue it goes to or '', [10] '1' for priority, [11] when it is due or ended, [12] progress
+-- ARGV[3..5] g, s and l as they were read, '' for none
+-- ARGV[6] queue it is in, '' for none
+-- ARGV[7] state as for settle, or '' to forget it
+-- ARGV[8] queue it goes to or '', [9] '1' for priority, [10] when it is due or ended, [11] progress
 -- Result: 1, or 0 where it has changed
 
-local id, queue, state = ARGV[2], ARGV[7], ARGV[8]
+local id, queue, state = ARGV[2], ARGV[6], ARGV[7]
 local key = P .. 't:' .. id
-local found = call('HMGET', key, 'k', 'g', 's', 'u', 'l')
-if found[1] or not found[2] then
+local found = call('HMGET', key, 'k', 'g', 's', 'l', 'k0')
+local leased = found[1] and found[1] ~= '' and found[1] ~= found[5]
+if leased or call('EXISTS', key) == 0 then
   return 0
 end
-for i = 2, 5 do
+for i = 2, 4 do
   if (found[i] or '') ~= ARGV[1 + i] then
     return 0
   end
@@ -26,18 +27,18 @@ end
 if state == '' then
   call('DEL', key)
 else
-  call('HSET', key, 's', ARGV[12])
-  call('HDEL', key, 'u', 'l')
-  place(id, created_of(found[2]), state, ARGV[9], ARGV[10] == '1', ARGV[11])
+  call('HSET', key, 's', ARGV[11])
+  call('HDEL', key, 'l')
+  place(id, created_of(found[2]), state, ARGV[8], ARGV[9] == '1', ARGV[10])
 end
-local touched = { [queue] = queue ~= '', [ARGV[9]] = ARGV[9] ~= '' }
+local touched = { [queue] = queue ~= '', [ARGV[8]] = ARGV[8] ~= '' }
 for name in pairs(touched) do
   head(kind_of(name))
 end
 flush()
 for name, is_one in pairs(touched) do
   if is_one then
-    look(name, true)
+    look(name)
   end
 end
 return 1
