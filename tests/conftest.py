@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401 - imported late, CPython 3.11.7 breaks on it
 import pytest
 
 MISSING: dict[str, str] = {}

@@ -184,6 +184,11 @@ class Service:
         assert status == 200, body
         return dict(body)
 
+    async def find(self, query: str) -> list[dict[str, Any]]:
+        status, body = await self.call("GET", f"/tasks?limit=1000&{query}")
+        assert status == 200, body
+        return list(body["tasks"])
+
     async def ended(self, id_: str, seconds: float = 20.0) -> dict[str, Any]:
         async with asyncio.timeout(seconds):
             while True:

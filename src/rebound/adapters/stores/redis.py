@@ -6,14 +6,13 @@ docs/internals.md; what stands under which key: `lua/common.lua`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from msgspec.structs import replace
 from redis import exceptions
 from redis.asyncio import Redis
 
@@ -21,7 +20,7 @@ from rebound.adapters.stores import records
 from rebound.adapters.stores import redis_records as rows
 from rebound.adapters.stores.redis_records import Row
 from rebound.adapters.stores.redis_scripts import RedisServer, Script
-from rebound.domain.attempt import Lease, State
+from rebound.domain.attempt import State
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.domain.task import Task
 from rebound.ports import Added, Claimed, Filter, Found, Retention, Stored, Submission
@@ -30,7 +29,6 @@ LOG = logging.getLogger("rebound")
 READ_AT_ONCE: Final = 500
 READ_AT_MOST: Final = 2000
 """Tasks that one `find` reads before it returns what it has, with a cursor."""
-WARN_EVERY: Final = 60.0
 READ_BYTES: Final = 8 * 1024 * 1024
 _ADDED: Final = (Added.CREATED, Added.SAME, Added.DIFFERENT)
 _WANTED: Final = {
@@ -67,7 +65,7 @@ class RedisStore:
         self._server = RedisServer(url, client, pool_size)
         self._prefix = f"{{{namespace}:0}}:"
         self._shift = shift
-        self._keep = _Keep(retention)
+        self._keep = rows.Keep(retention)
         self._scripts = {
             name: Script.load(name)
             for name in ("add", "claim", "settle", "extend", "hold", "limit", "swap", "find")
@@ -123,15 +121,13 @@ class RedisStore:
         random: float,
     ) -> Claimed:
         chance = os.urandom(6).hex()
-        reply = await self._run(
-            "claim", *self._keep.arguments, limit, free, rows.micros(lease), lane_limit, random, chance,
-            *kinds, repeat=False,
-        )  # fmt: skip
+        slots = (limit, free, rows.micros(lease), lane_limit, random, chance)
+        reply = await self._run("claim", *self._keep.arguments, *slots, *kinds, repeat=False)
         now, next_due, blocked, orphans, cuts, found = reply
         self._keep.warn(cuts)
         for id_ in orphans:
             LOG.warning("task %s was due, but it has no record: dropped", id_.decode())
-        tasks, unreadable = _claimed(found, b"%b.%b" % (chance.encode(), now), now)
+        tasks, unreadable = rows.claimed(found, b"%b.%b" % (chance.encode(), now), now)
         if await self._bury(unreadable):
             next_due = now
         due = rows.seconds(next_due) if next_due else None
@@ -163,6 +159,8 @@ class RedisStore:
 
     async def watch(self, kinds: Collection[str], wake: Callable[[], None], /) -> None:
         channels = [f"{self._prefix}wake:{kind}" for kind in kinds]
+        if not channels:
+            await asyncio.Event().wait()
         await self._server.listen(channels, wake)
 
     # -- for people --------------------------------------------------------------------------
@@ -191,7 +189,7 @@ class RedisStore:
 
     async def swap(self, before: Task, after: Task | None, /) -> bool:
         row = await self._row(before.id)
-        if row is None or not _same(rows.shown(before.id, row), before):
+        if row is None or not rows.same(rows.shown(before.id, row), before):
             return False
         read = [value or b"" for value in (row.g, row.s, row.l)]
         queue = before.queue if before.destination.given else ""
@@ -240,59 +238,3 @@ class RedisStore:
             pairs = await self._server.command("CONFIG", "GET", name)
             return pairs[1].decode() if len(pairs) == 2 else None
         return None
-
-
-def _claimed(
-    found: Sequence[Any], token: bytes, now: bytes
-) -> tuple[list[Task], list[tuple[Task, str]]]:
-    """The claimed tasks, and those that cannot be decoded as they are to be settled, with why."""
-    tasks: list[Task] = []
-    unreadable: list[tuple[Task, str]] = []
-    for id_, queue, g, b, s, losses in found:
-        name, row = id_.decode(), Row(g, b, s, token, None, losses)
-        try:
-            tasks.append(rows.restore(name, row, queue.decode()))
-        except records.Unreadable as error:
-            at = rows.seconds(now)
-            lease = Lease(token.decode(), queue.decode())
-            dead = records.unreadable(name, b"", created_at=at, now=at)
-            unreadable.append((replace(dead, lease=lease), str(error)))
-    return tasks, unreadable
-
-
-def _same(one: Task, other: Task) -> bool:
-    """True where nothing became of a task between two readings."""
-    return (one.created_at, one.lost, records.progress(one)) == (
-        other.created_at,
-        other.lost,
-        records.progress(other),
-    )
-
-
-class _Keep:
-    """Retention as the scripts take it, and the warning where a maximum cuts its time short."""
-
-    def __init__(self, retention: Retention) -> None:
-        self._retention = retention
-        self._warned_at = -WARN_EVERY
-        times = (retention.succeeded, retention.dedup, retention.dead)
-        self.arguments = (
-            *(rows.micros(seconds) for seconds in times),
-            retention.max_succeeded,
-            retention.max_stubs,
-        )
-
-    def warn(self, cuts: Sequence[bytes]) -> None:
-        """`cuts`: how old the newest is that a maximum cut off, succeeded and stubs, in microseconds."""
-        if not any(cuts) or time.monotonic() - self._warned_at < WARN_EVERY:
-            return
-        self._warned_at = time.monotonic()
-        keep = self._retention
-        for cut, most, what in zip(
-            cuts, (keep.max_succeeded, keep.max_stubs), ("readable", "known by id"), strict=True
-        ):
-            if cut:
-                LOG.warning(
-                    "more than %d succeeded tasks: %s only for %.0f s",
-                    most, what, rows.seconds(cut),
-                )  # fmt: skip

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
+import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -15,8 +17,11 @@ from rebound.adapters.stores import records
 from rebound.domain.attempt import DeadLetter, DeadReason, Lease, State
 from rebound.domain.errors import ValidationError
 from rebound.domain.task import Task
-from rebound.ports import Submission
+from rebound.ports import Retention, Submission
 
+LOG = logging.getLogger("rebound")
+WARN_EVERY: Final = 60.0
+"""Seconds between two warnings of the same kind."""
 _CURSOR = re.compile(rb"(\d{1,16}) ([!-~]{1,255})")
 
 
@@ -192,3 +197,59 @@ def position(cursor: str | None) -> tuple[bytes, bytes]:
     if found is None:
         raise ValidationError("cursor: is none that a page returned", field="cursor")
     return found[1], found[2]
+
+
+def claimed(
+    found: Sequence[Any], token: bytes, now: bytes
+) -> tuple[list[Task], list[tuple[Task, str]]]:
+    """The claimed tasks, and those that cannot be decoded as they are to be settled, with why."""
+    tasks: list[Task] = []
+    unreadable: list[tuple[Task, str]] = []
+    for id_, queue, g, b, s, losses in found:
+        name, row = id_.decode(), Row(g, b, s, token, None, losses)
+        try:
+            tasks.append(restore(name, row, queue.decode()))
+        except records.Unreadable as error:
+            at = seconds(now)
+            lease = Lease(token.decode(), queue.decode())
+            dead = records.unreadable(name, b"", created_at=at, now=at)
+            unreadable.append((replace(dead, lease=lease), str(error)))
+    return tasks, unreadable
+
+
+def same(one: Task, other: Task) -> bool:
+    """True where nothing became of a task between two readings."""
+    return (one.created_at, one.lost, records.progress(one)) == (
+        other.created_at,
+        other.lost,
+        records.progress(other),
+    )
+
+
+class Keep:
+    """Retention as the scripts take it, and the warning where a maximum cuts its time short."""
+
+    def __init__(self, retention: Retention) -> None:
+        self._retention = retention
+        self._warned_at = -WARN_EVERY
+        times = (retention.succeeded, retention.dedup, retention.dead)
+        self.arguments = (
+            *map(micros, times),
+            retention.max_succeeded,
+            retention.max_stubs,
+        )
+
+    def warn(self, cuts: Sequence[bytes]) -> None:
+        """`cuts`: how old the newest is that a maximum cut off, of succeeded tasks and of stubs."""
+        if not any(cuts) or time.monotonic() - self._warned_at < WARN_EVERY:
+            return
+        self._warned_at = time.monotonic()
+        keep = self._retention
+        for cut, most, what in zip(
+            cuts, (keep.max_succeeded, keep.max_stubs), ("readable", "known by id"), strict=True
+        ):
+            if cut:
+                LOG.warning(
+                    "more than %d succeeded tasks: %s only for %.0f s",
+                    most, what, seconds(cut),
+                )  # fmt: skip

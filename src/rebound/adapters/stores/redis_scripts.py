@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool, Redis
@@ -79,6 +79,7 @@ class RedisServer:
             if not k.startswith(("maint_notifications", "orig_", "oss_cluster"))
         } | _OURS
         self._slots = asyncio.Semaphore(size)
+        self._closed = False
         self._idle: list[tuple[Any, float]] = []
 
     async def command(self, *arguments: Argument, repeat: bool = True) -> Any:
@@ -105,20 +106,15 @@ class RedisServer:
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(explain(error)) from error
 
-    def connection(self) -> Any:
-        """A connection of the caller's own, not yet connected."""
-        return self._class(**self._options)
-
     async def aclose(self) -> None:
-        """Close every connection that is not in use."""
-        while self._idle:
-            connection, _ = self._idle.pop()
-            await connection.disconnect()
+        """Close every connection; those in use when their reply has come."""
+        self._closed = True
+        await self._drop_idle()
 
-    async def listen(self, channels: Sequence[str], wake: Callable[[], None]) -> None:
+    async def listen(self, channels: Sequence[str], wake: Callable[[], None]) -> NoReturn:
         """Call `wake` for each message, and when it has subscribed (again). Never returns."""
         while True:
-            connection = self.connection()
+            connection = self._connection()
             try:
                 async with asyncio.timeout(TRY_TIMEOUT):
                     await connection.connect()
@@ -138,7 +134,7 @@ class RedisServer:
         except exceptions.AuthenticationError:
             raise
         except BROKEN as error:
-            await self.aclose()  # the others have most likely broken with it
+            await self._drop_idle()  # the others have most likely broken with it
             if not repeat and not isinstance(error, exceptions.ReadOnlyError):
                 raise
         return await self._try(packed)
@@ -153,16 +149,27 @@ class RedisServer:
                 await connection.disconnect(nowait=True)
                 raise
             except exceptions.ResponseError:
-                self._keep(connection)
+                await self._keep(connection)
                 raise
             except BaseException:  # a reply that comes late must not answer another command
                 await connection.disconnect(nowait=True)
                 raise
-            self._keep(connection)
+            await self._keep(connection)
             return reply
 
-    def _keep(self, connection: Any) -> None:
-        self._idle.append((connection, asyncio.get_running_loop().time()))
+    async def _keep(self, connection: Any) -> None:
+        if self._closed:
+            await connection.disconnect()
+        else:
+            self._idle.append((connection, asyncio.get_running_loop().time()))
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            connection, _ = self._idle.pop()
+            await connection.disconnect(nowait=not self._closed)
+
+    def _connection(self) -> Any:
+        return self._class(**self._options)
 
     async def _connected(self) -> Any:
         while self._idle:
@@ -175,7 +182,7 @@ class RedisServer:
             except (exceptions.RedisError, OSError):
                 pass
             await connection.disconnect(nowait=True)
-        connection = self.connection()
+        connection = self._connection()
         try:
             await connection.connect()
         except BaseException:

@@ -1,4 +1,18 @@
 -- Shared by every script: this text is put behind the first line of each when it is loaded.
+--
+--   lanes:<kind>    zset  queue -> when it is worth looking at; a queue is <kind>|<lane>
+--   lanes!:<kind>   zset  the same, of the queues with priority tasks
+--   d:<queue>       zset  id -> when it is due             d!:<queue>  priority tasks
+--   x:<queue>       zset  id -> end of its lease           in flight: those with an end to come
+--   h:<queue>       hash  until: end of a hold, limit: its own, full: the limit it has reached
+--   t:<id>          hash  one task, see redis_records.py; add.lua writes b and g
+--   by:<state>      zset  id -> creation, for listing: open (scheduled and delivering),
+--                         delivering, succeeded, dead, cancelled
+--   end:<state>     zset  id -> when it ended, for what is forgotten some day: succeeded, stub,
+--                         cancelled, dead (with a delivered dead letter)
+--   seen:<kind>     when a claim looked at all due lanes and had slots for none of them
+--   wake:<kind>     channel: something is due earlier than the workers know
+--
 -- KEYS[1]  prefix of every key, {<namespace>:0}: , so that a script touches one slot only
 -- ARGV[1]  microseconds that tests add to the clock
 -- Times are whole microseconds since the epoch: a score holds those exactly until the year 2255,
