@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test lint types cover bench openapi clean
@@ -11,12 +13,16 @@ help: ## this list
 
 setup: $(READY) ## the virtual environment, with Rebound and the tools in it
 
-$(READY): pyproject.toml constraints.txt
+$(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]' -r requirements-dev.txt
-	@touch $(READY)
+	$(PIP) -e '.[all]'
+	@touch $@
 
-run: $(READY) ## the demo: retries, a success and a dead letter, live; then the service on :8080
+$(READY): $(RUNS) requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+run: $(RUNS) ## the demo: retries, a success and a dead letter, live; then the service on :8080
 	@$(BIN)/rebound demo
 
 demo: run
