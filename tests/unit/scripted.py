@@ -65,6 +65,16 @@ async def hanging(_: Task) -> None:
     await asyncio.Event().wait()
 
 
+class Gate:
+    """An answer that comes when the gate is opened."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def __call__(self, _: Task) -> None:
+        await self.open.wait()
+
+
 class Heard:
     """A listener that remembers."""
 
@@ -83,16 +93,20 @@ class Heard:
 
 
 class FarStore:
-    """A store in front of another; the calls named in `away` fail, those in `slow` wait."""
+    """A store in front of another, of which calls wait, fail or break by their name."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.behind = store
         self.away: set[str] = set()
+        """These raise StoreUnavailable."""
         self.slow: dict[str, asyncio.Event] = {}
+        """These wait first."""
+        self.breaks: dict[str, Callable[[Any], bool]] = {}
+        """These raise another error where their first argument is such."""
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
+        method = getattr(self.behind, name)
         if not inspect.iscoroutinefunction(method):
             return method
 
@@ -102,6 +116,8 @@ class FarStore:
                 await self.slow[name].wait()
             if name in self.away:
                 raise StoreUnavailable("the store is away")
+            if name in self.breaks and self.breaks[name](values[0]):
+                raise ValueError(f"{name} broke")
             return await method(*values, **named)
 
         return call

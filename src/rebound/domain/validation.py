@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from rebound.domain.backoff import STRATEGIES, Backoff, Strategy
 from rebound.domain.destination import Base64, Destination
 from rebound.domain.errors import InvalidBody, PayloadTooLarge, ValidationError
-from rebound.domain.plain import require_json
+from rebound.domain.plain import require_json, surely_json
 from rebound.domain.task import Task
 
 ENGINE_FIELDS = Task.__struct_fields__[Task.__struct_fields__.index("attempt") + 1 :]
@@ -78,7 +78,8 @@ def from_python(task: Task) -> Task:
     if task.state is not None:  # one that Rebound returned
         task = replace(task, **_DEFAULTS)
     try:
-        require_json(task)
+        if not surely_json(task):
+            require_json(task)
         return parse(_encoder.encode(task))
     except RecursionError:
         raise ValidationError("message_data: is nested too deeply", field="message_data") from None
@@ -182,10 +183,15 @@ _DEFAULTS = {
 }
 
 
+_FIRST_OURS = len(Task.__struct_fields__) - len(ENGINE_FIELDS)
+_UNTOUCHED = tuple(_DEFAULTS[name] for name in ENGINE_FIELDS)
+
+
 def _without_engine_fields(task: Task) -> Task:
-    for name in ENGINE_FIELDS:
-        if getattr(task, name) != _DEFAULTS[name]:
-            raise _unknown(name, Task, name)
+    if astuple(task)[_FIRST_OURS:] != _UNTOUCHED:
+        for name in ENGINE_FIELDS:
+            if getattr(task, name) != _DEFAULTS[name]:
+                raise _unknown(name, Task, name)
     return task
 
 
