@@ -78,7 +78,9 @@ class Rebound:
                 poll_interval=config.poll_interval,
                 grace=config.shutdown_grace,
             )
-            self._worker = Worker(self.engine, ["http"], limits, config.clock or time.monotonic)
+            self._worker = Worker(
+                self.engine, tuple(self.engine.producers), limits, config.clock or time.monotonic
+            )
             self._worker.start()
 
     async def drain(self) -> None:

@@ -59,6 +59,7 @@ class Worker:
         self._blocked = False
         self._draining = False
         self._store_away = False
+        self._stuck = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -122,7 +123,7 @@ class Worker:
         """Claim once; return for how many seconds there is nothing to look for."""
         limits = self._limits
         free = limits.concurrency - self.busy
-        if free <= 0 or (self._store_away and self._unsettled):
+        if free <= 0 or self._stuck:
             self._blocked = True
             return limits.poll_interval
         claimed = await self._store.claim(
@@ -133,7 +134,8 @@ class Worker:
             lane_limit=limits.lane_concurrency,
             random=random(),
         )
-        self._store_is(None)
+        if not self._stuck:
+            self._store_is(None)
         self._offset = claimed.now - self._monotonic()
         self._blocked = claimed.blocked
         for task in claimed.tasks:
@@ -211,15 +213,19 @@ class Worker:
                 self._engine.settled(before, after)
 
     async def _persistently(self, tasks: Sequence[Task]) -> Collection[str]:
-        while True:
-            try:
-                lost = await self._store.settle(tasks)
-            except StoreUnavailable as error:
-                self._store_is(str(error))
-                await asyncio.sleep(STORE_PAUSE)
-            else:
-                self._store_is(None)
-                return set(lost)
+        try:
+            while True:
+                try:
+                    lost = await self._store.settle(tasks)
+                except StoreUnavailable as error:
+                    self._stuck = True  # what was done comes before what is new
+                    self._store_is(str(error))
+                    await asyncio.sleep(STORE_PAUSE)
+                else:
+                    self._store_is(None)
+                    return set(lost)
+        finally:
+            self._stuck = False
 
     # -- leases ------------------------------------------------------------------------------
 
