@@ -140,3 +140,20 @@ async def deliver_all(engine: Engine, clock: Any, id_: str) -> Task:
         clock.advance(max(0.0, (task.due_at or 0) - clock()))
         assert await deliver(engine, clock)
     return task
+
+
+async def state(engine: Engine, id_: str) -> State | None:
+    return (await engine.get(id_)).state
+
+
+async def ended(engine: Engine, id_: str) -> Task:
+    """The task, when a worker has brought it to its end."""
+    async with asyncio.timeout(20):
+        while (found := await engine.get(id_)).state in (State.SCHEDULED, State.DELIVERING):
+            await asyncio.sleep(0.002)
+    return found
+
+
+def others_than(known: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """What else runs in this loop."""
+    return asyncio.all_tasks() - known - {asyncio.current_task()}  # type: ignore[operator]

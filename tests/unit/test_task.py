@@ -1,9 +1,9 @@
-"""What becomes of a task: every transition, and days of retries in milliseconds."""
+"""What becomes of a task: every transition and its end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,6 @@ from rebound.domain.attempt import (
     Attempt,
     DeadLetter,
     DeadReason,
-    Lease,
     Leg,
     Outcome,
     State,
@@ -22,233 +21,18 @@ from rebound.domain.attempt import (
 )
 from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Destination
-from rebound.domain.errors import DeliveryError, Rejected, TaskBusy, WrongState
+from rebound.domain.errors import DeliveryError, Rejected
 from rebound.domain.task import MAX_LOST, Task
 from tests.support import DAY, cut, fail, succeed, task, tried
-
-BORN = 1_800_000_000.0
-DEAD = Destination(url="http://dead.test/dlq")
-Answer = Callable[[Task], DeliveryError | None]
-
-
-def stored(one: Task, now: float = BORN, random: float = 0.5) -> Task:
-    """As the store keeps a new task."""
-    one = one.accepted()
-    due = now + one.first_wait(random)
-    return replace(one, created_at=now, updated_at=now, due_at=due)
-
-
-def leased(one: Task) -> Task:
-    return replace(one, state=State.DELIVERING, lease=Lease("token", one.queue))
-
-
-def refusing(_: Task) -> DeliveryError | None:
-    return DeliveryError("HTTP 500", status=500)
-
-
-def accepting(_: Task) -> DeliveryError | None:
-    return None
-
-
-def accepting_dead_letters(one: Task) -> DeliveryError | None:
-    return None if one.leg == Leg.DEAD else DeliveryError("HTTP 500", status=500)
-
-
-class Life:
-    """The way of a task to its end, as store and engine lead it, without their clocks."""
-
-    def __init__(
-        self, one: Task, answer: Answer = refusing, *, took: float = 0.0, most: int = 1000
-    ) -> None:
-        self.starts: list[tuple[Leg, int, float]] = []
-        """Leg, number and seconds since creation of every attempt."""
-        self.task = one if one.created_at else stored(one)
-        now = BORN
-        while self.task.state == State.SCHEDULED and len(self.starts) < most:
-            now = max(now, self.task.due_at or 0)
-            now = self._step(leased(self.task), answer, now, took)
-
-    def _step(self, one: Task, answer: Answer, now: float, took: float) -> float:
-        if one.leg == Leg.MAIN and one.expires_at is not None and now >= one.expires_at:
-            self.task = one.expired(now)
-            return now
-        assert one.leg is not None
-        self.starts.append((one.leg, one.number, round(now - BORN, 3)))
-        error = answer(one)
-        attempt = ended(one.leg, one.number, now, took, error)
-        now += took
-        if error is None:
-            self.task = one.succeeded(attempt, now)
-        else:
-            self.task = one.failed(
-                attempt, now, random=0.5, retry_after=error.retry_after or 0.0,
-                dead_letter_ttl=7 * DAY,
-            )  # fmt: skip
-        return now
-
-    def times(self, leg: Leg = Leg.MAIN) -> list[float]:
-        return [at for on, _, at in self.starts if on == leg]
-
-    @property
-    def end(self) -> tuple[State | None, DeadReason | None, DeadLetter | None]:
-        return self.task.state, self.task.dead_reason, self.task.dead_letter
-
-
-EXHAUSTED = (State.DEAD, DeadReason.EXHAUSTED, DeadLetter.NONE)
-
-
-# -- when attempts happen ----------------------------------------------------------------------
-
-
-def test_five_retries_from_ten_seconds_happen_at_10_30_70_150_and_310() -> None:
-    life = Life(task(delay=None, max_retries=5, base_delay=10))
-    assert life.times() == [10, 30, 70, 150, 310]
-    assert life.end == EXHAUSTED
-    assert life.task.attempt == 5
-
-
-def test_delivery_time_is_added_because_the_wait_counts_from_the_end_of_an_attempt() -> None:
-    life = Life(task(delay=None), took=2)
-    assert life.times() == [10, 32, 74, 156, 318]
-
-
-@pytest.mark.parametrize("max_retries", [0, 1])
-def test_no_and_one_retry_both_mean_one_attempt(max_retries: int) -> None:
-    life = Life(task(delay=None, max_retries=max_retries))
-    assert life.times() == [10]
-    assert life.end == EXHAUSTED
-
-
-def test_a_delay_replaces_the_first_wait_only() -> None:
-    assert Life(task(delay=0)).times() == [0, 20, 60, 140, 300]
-    assert Life(task(delay=100, max_retries=3)).times() == [100, 120, 160]
-
-
-def test_a_hundred_attempts_are_made_and_no_more() -> None:
-    life = Life(task(max_retries=100, backoff=Backoff(strategy="fixed"), base_delay=1))
-    assert life.times() == [float(n) for n in range(100)]
-    assert life.end == EXHAUSTED
-
-
-@pytest.mark.parametrize(
-    ("backoff", "expected"),
-    [
-        (Backoff(strategy="linear"), [10, 30, 60, 100]),
-        (Backoff(strategy="fixed"), [10, 20, 30, 40]),
-        (Backoff(strategy="schedule", schedule=[1, 60]), [1, 61, 121, 181]),
-        (Backoff(factor=1, jitter=1.0), [10, 20, 30, 40]),
-        (Backoff(max_delay=15), [10, 25, 40, 55]),
-    ],
+from tests.unit.lives import (
+    BORN,
+    DEAD,
+    EXHAUSTED,
+    Life,
+    accepting_dead_letters,
+    leased,
+    stored,
 )
-def test_the_policy_decides_the_times(backoff: Backoff, expected: list[float]) -> None:
-    assert Life(task(delay=None, max_retries=4, backoff=backoff)).times() == expected
-
-
-def test_a_strategy_of_the_programs_own_decides_them_as_well() -> None:
-    own = {"own": lambda backoff, base, k: base + k}
-    one = stored(task(delay=None, backoff=Backoff(strategy="own")))
-    assert one.first_wait(0.5, own) == 11
-    failed = fail(leased(one), BORN, strategies=own)
-    assert failed.due_at == BORN + 12
-
-
-def test_a_success_ends_it() -> None:
-    life = Life(task(), accepting)
-    assert life.times() == [0]
-    assert life.end == (State.SUCCEEDED, None, None)
-    assert life.task.finished_at == BORN
-    assert [a.outcome for a in life.task.attempts] == [Outcome.SUCCEEDED]
-
-
-# -- failures that happened elsewhere ----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("failures", "max_retries", "expected"),
-    [
-        (1, 5, [20, 60, 140, 300]),
-        (3, 5, [80, 240]),
-        (4, 5, [160]),
-        (1, 2, [20]),
-        (99, 100, [604800]),
-        (3, 0, [80]),
-        (100, 0, [604800]),
-    ],
-)
-def test_earlier_failures_lengthen_the_wait_and_take_attempts(
-    failures: int, max_retries: int, expected: list[float]
-) -> None:
-    life = Life(task(delay=None, failures=failures, max_retries=max_retries))
-    assert life.times() == expected
-    assert life.end == EXHAUSTED
-
-
-@pytest.mark.parametrize(("failures", "max_retries"), [(1, 1), (5, 5), (6, 5), (100, 100)])
-def test_without_attempts_left_the_dead_leg_starts_at_once(failures: int, max_retries: int) -> None:
-    fields: dict[str, Any] = {"failures": failures, "max_retries": max_retries, "delay": None}
-    life = Life(task(dead_destination=DEAD, **fields), accepting)
-    assert life.starts == [(Leg.DEAD, 1, 0)]
-    assert life.end == (State.DEAD, DeadReason.EXHAUSTED, DeadLetter.DELIVERED)
-    assert life.task.last_error == f"{failures} failures before Rebound"
-    none = stored(task(**fields))
-    assert (none.state, none.dead_reason, none.dead_letter) == EXHAUSTED
-
-
-# -- time to live ------------------------------------------------------------------------------
-
-
-def test_at_its_expiry_the_main_leg_ends_without_a_further_attempt() -> None:
-    life = Life(task(delay=None, ttl=100, dead_destination=DEAD), accepting_dead_letters)
-    assert life.times() == [10, 30, 70]
-    assert life.times(Leg.DEAD) == [100]
-    assert life.end == (State.DEAD, DeadReason.EXPIRED, DeadLetter.DELIVERED)
-
-
-def test_a_first_delay_beyond_the_expiry_is_cut_to_it() -> None:
-    life = Life(task(delay=500, ttl=100))
-    assert life.starts == []
-    assert life.end == (State.DEAD, DeadReason.EXPIRED, DeadLetter.NONE)
-    assert life.task.finished_at == BORN + 100
-
-
-def test_an_attempt_under_way_at_the_expiry_may_still_succeed() -> None:
-    life = Life(task(delay=99, ttl=100), accepting, took=30)
-    assert life.end == (State.SUCCEEDED, None, None)
-
-
-def test_the_last_attempt_failing_after_the_expiry_leaves_the_task_exhausted() -> None:
-    life = Life(task(delay=99, ttl=100, max_retries=1), took=30)
-    assert life.end == EXHAUSTED
-
-
-def test_an_attempt_failing_after_the_expiry_is_due_at_once_and_then_expired() -> None:
-    life = Life(task(delay=99, ttl=100), took=30)
-    assert life.end[1] == DeadReason.EXPIRED
-    assert life.task.finished_at == BORN + 129
-
-
-def test_the_expiry_does_not_apply_to_the_dead_leg() -> None:
-    life = Life(task(ttl=5, max_retries=1, dead_destination=DEAD), most=4)
-    assert life.times(Leg.DEAD) == [0, 10, 30]
-
-
-# -- what the receiver wishes ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("wish", "wait"), [(0, 20), (5, 20), (20, 20), (21, 21), (3600, 3600)])
-def test_retry_after_moves_the_next_attempt_later_never_earlier(wish: float, wait: float) -> None:
-    failed = fail(leased(stored(task())), BORN + 7, retry_after=wish)
-    assert failed.due_at == BORN + 7 + wait
-
-
-@pytest.mark.parametrize("wish", [-5.0, float("nan")])
-def test_a_wish_that_makes_no_sense_is_none(wish: float) -> None:
-    assert fail(leased(stored(task())), BORN, retry_after=wish).due_at == BORN + 20
-
-
-def test_retry_after_does_not_outlive_the_expiry() -> None:
-    assert fail(leased(stored(task(ttl=100))), BORN, retry_after=3600).due_at == BORN + 100
-
 
 # -- the end of the main leg -------------------------------------------------------------------
 
@@ -278,7 +62,7 @@ def test_the_dead_leg_starts_at_once_in_its_own_lane_with_its_own_numbers() -> N
 def test_the_dead_leg_is_retried_from_10_seconds_doubling_to_an_hour_for_seven_days() -> None:
     life = Life(task(max_retries=1, dead_destination=DEAD, backoff=Backoff(factor=100)))
     times = life.times(Leg.DEAD)
-    waits = [b - a for a, b in zip(times, times[1:], strict=False)]
+    waits = [b - a for a, b in pairwise(times)]
     assert times[0] == 0
     assert waits[:9] == [10, 20, 40, 80, 160, 320, 640, 1280, 2560]
     assert set(waits[9:]) == {3600}
@@ -407,81 +191,6 @@ def test_what_is_kept_of_an_attempt_is_bounded() -> None:
     assert (kept.outcome, kept.duration_ms) == (Outcome.TIMEOUT, 12.346)
     good = ended(Leg.DEAD, 2, BORN, 1, None, status=204, response="")
     assert good == Attempt(Leg.DEAD, 2, BORN, 1000, Outcome.SUCCEEDED, 204, None, "")
-
-
-# -- what people do ----------------------------------------------------------------------------
-
-
-def in_state(state: State) -> Task:
-    return replace(stored(task()), state=state)
-
-
-def test_a_scheduled_task_can_be_cancelled_on_either_leg() -> None:
-    one = stored(task(max_retries=1, dead_destination=DEAD))
-    for scheduled in (one, fail(leased(one), BORN)):
-        after = scheduled.cancelled(BORN + 5)
-        assert (after.state, after.finished_at) == (State.CANCELLED, BORN + 5)
-        assert after.updated_at == BORN + 5
-
-
-def test_a_task_that_is_being_delivered_is_busy() -> None:
-    with pytest.raises(TaskBusy, match="task t is being delivered"):
-        in_state(State.DELIVERING).cancelled(BORN)
-
-
-@pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD, State.CANCELLED])
-def test_a_finished_task_cannot_be_cancelled(state: State) -> None:
-    with pytest.raises(WrongState, match=f"task t is {state}") as caught:
-        in_state(state).cancelled(BORN)
-    assert type(caught.value) is WrongState
-
-
-@pytest.mark.parametrize("state", [State.SUCCEEDED, State.SCHEDULED, State.DELIVERING])
-def test_only_a_dead_or_cancelled_task_can_be_replayed(state: State) -> None:
-    with pytest.raises(WrongState, match=f"task t is {state}"):
-        in_state(state).replayed(BORN)
-
-
-def test_a_record_that_cannot_be_read_cannot_be_replayed() -> None:
-    with pytest.raises(WrongState, match="cannot be read"):
-        replace(in_state(State.DEAD), dead_reason=DeadReason.UNREADABLE).replayed(BORN)
-
-
-def test_a_replayed_task_starts_afresh_and_is_due_at_once() -> None:
-    end = Life(task(max_retries=2, dead_destination=DEAD, is_priority=True)).task
-    again = end.replayed(BORN + 30 * DAY)
-    assert again == replace(
-        stored(task(max_retries=2, dead_destination=DEAD, is_priority=True)),
-        lease=again.lease,
-        updated_at=BORN + 30 * DAY,
-        due_at=BORN + 30 * DAY,
-        replayed_at=BORN + 30 * DAY,
-    )
-    assert (again.number, again.budget) == (1, 2)
-
-
-def test_a_replayed_task_waits_by_the_policy_as_if_nothing_had_failed_before() -> None:
-    end = stored(task(delay=None, failures=5, max_retries=3))
-    life = Life(replace(end.replayed(BORN + 50), created_at=BORN))
-    assert life.times() == [50, 70, 110]
-    assert life.end == EXHAUSTED
-
-
-def test_the_time_to_live_counts_from_the_replay() -> None:
-    end = Life(task(delay=None, ttl=100)).task
-    assert end.dead_reason == DeadReason.EXPIRED
-    again = end.replayed(BORN + 1000)
-    assert again.expires_at == BORN + 1100
-    assert Life(again).times() == [1000, 1020, 1060]
-
-
-def test_a_cancelled_dead_leg_is_replayed_on_the_main_leg() -> None:
-    one = fail(leased(stored(task(max_retries=1, dead_destination=DEAD))), BORN)
-    again = one.cancelled(BORN + 1).replayed(BORN + 2)
-    assert (again.leg, again.attempt, again.dead_reason, again.attempts, again.dead_at) == (
-        Leg.MAIN, 0, None, (), None,
-    )  # fmt: skip
-    assert again.target == task().destination
 
 
 # -- always ------------------------------------------------------------------------------------

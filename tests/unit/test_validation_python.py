@@ -159,6 +159,13 @@ def test_plain_dicts_do_for_destination_and_backoff() -> None:
     assert refused(destination={"ulr": "x"}).field == "destination.ulr"
 
 
+def test_nothing_strange_hides_in_a_dict_beside_a_message_that_is_one() -> None:
+    strange = {"url": AT.url, "timeout": math.nan}
+    assert refused(destination=strange, message_data={}).field == "destination"
+    assert refused(backoff={"jitter": math.nan}, message_data={"a": 1}).field == "backoff"
+    assert refused(ttl=math.inf, message_data=1.5).field == "ttl"
+
+
 def test_the_enums_are_as_good_as_their_strings() -> None:
     assert made(destination_type=DestinationType.HTTP).destination_type == "http"
     folded = Destination(host="h", port=9092, topic="t")

@@ -37,8 +37,10 @@ def surely_json(task: Task) -> bool:
     if not kinds:
         return True
     data: Any = task.message_data
+    if kinds != {type(data)} or [*map(type, values)].count(type(data)) > 1:
+        return False
     try:
-        return kinds == {type(data)} and bool(decode(encode(data)) == data)
+        return bool(decode(encode(data)) == data)
     except (TypeError, ValueError, RecursionError):
         return False
 

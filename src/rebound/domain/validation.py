@@ -81,9 +81,13 @@ def from_python(task: Task) -> Task:
         if not surely_json(task):
             require_json(task)
         return parse(_encoder.encode(task))
+    except UnicodeEncodeError as error:
+        require_json(task)  # names the field
+        raise ValidationError(f"the task cannot be written as UTF-8: {error}") from None
     except RecursionError:
         raise ValidationError("message_data: is nested too deeply", field="message_data") from None
     except (TypeError, ValueError, msgspec.MsgspecError, InvalidBody) as error:
+        require_json(task)  # may know the field
         raise ValidationError(f"the task cannot be written as JSON: {error}") from None
 
 

@@ -9,7 +9,6 @@
 --   {for each task: {id, queue, g, b, s, l}}}; the token is <random text>.<now>
 
 local MAX_VISITS, MAX_BODIES, MAX_LOST, MAX_LOOKED_AT = 256, 8 * 1024 * 1024, 5, 1000
-local PAUSE = 20000 -- before lanes that gave nothing are looked at again
 
 local left, free, lease = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local random, token, limit = tonumber(ARGV[11]), ARGV[12] .. '.' .. NOW, left
@@ -18,20 +17,20 @@ local tasks, orphans = {}, {}
 local delivering = added('by:delivering')
 local bytes, looked_at, stopped = 0, 0, false
 
-local function count_due(index)
+local function count(index, below)
   local n = 0
   for i = 13, #ARGV do
-    n = n + call('ZCOUNT', P .. index .. ARGV[i], '-inf', NOW)
+    n = n + call('ZCOUNT', P .. index .. ARGV[i], '-inf', below)
   end
   return n
 end
 
--- Due lanes of all kinds, the one that has waited longest first.
-local function line(index, most)
+-- At most `most` queues of all kinds with a score up to `below`, the lowest first.
+local function line(index, below, most)
   local found = {}
   for i = 13, #ARGV do
     local key = P .. index .. ARGV[i]
-    local rows = call('ZRANGE', key, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+    local rows = call('ZRANGE', key, '-inf', below, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
     for j = 1, #rows, 2 do
       found[#found + 1] = { queue = rows[j], at = tonumber(rows[j + 1]) }
     end
@@ -42,7 +41,10 @@ local function line(index, most)
   return found
 end
 
-local due, due_urgent = count_due('lanes:'), count_due('lanes!:')
+-- Lanes to visit: those that are due, and those that wait for slots and have fewer in flight than
+-- there are free.
+local FREE = '(' .. ARGV[8]
+local due, due_urgent = count('lanes:', NOW) + count('waits:', FREE), count('lanes!:', NOW)
 local share = math.max(1, math.ceil(limit / math.max(due, 1)))
 local budget = limit -- of priority tasks
 if due > due_urgent then
@@ -234,23 +236,34 @@ local function visit(lane, allowed, all)
   end
 end
 
-local function visit_all()
-  if due_urgent > 0 then
-    local each = math.max(1, math.ceil(budget / due_urgent))
-    for _, one in ipairs(line('lanes!:', math.min(limit, MAX_VISITS))) do
-      if left <= 0 or budget <= 0 or stopped then
-        break
-      end
-      visit(lane_of(one.queue), each, false)
+local MOST = math.min(math.max(limit, 32), MAX_VISITS)
+
+local function visit_urgent()
+  local each = math.max(1, math.ceil(budget / due_urgent))
+  for _, one in ipairs(line('lanes!:', NOW, MOST)) do
+    if left <= 0 or budget <= 0 or stopped then
+      break
     end
+    visit(lane_of(one.queue), each, false)
   end
-  for _, one in ipairs(line('lanes:', math.min(math.max(limit, 32), MAX_VISITS))) do
+end
+
+local function visit_line(index, below)
+  for _, one in ipairs(line(index, below, MOST)) do
     if left <= 0 or stopped then
       break
     end
     local lane = lane_of(one.queue)
     visit(lane, share - lane.taken, true)
   end
+end
+
+local function visit_all()
+  if due_urgent > 0 then
+    visit_urgent()
+  end
+  visit_line('lanes:', NOW)
+  visit_line('waits:', FREE)
   if #tasks == 0 then -- what the others may not have is left for priority tasks
     for _, lane in ipairs(visited) do
       budget = limit
@@ -271,56 +284,35 @@ local function close(lane)
     urgent = lane.urgent_at or head_of('d!:' .. queue)
   end
   local due_at = math.min(lane.due_at or head_of('d:' .. queue), urgent, ending)
-  local shut = lane.held
-  if lane.flight >= lane.limit then
-    call('HSET', hash, 'full', lane.limit)
+  local waits, shut = due_at <= now and not lane.held, lane.held
+  local short = waits and lane.flight > 0 and lane.flight >= free
+  if short and lane.flight < lane.limit then
+    call('ZADD', P .. 'waits:' .. kind_of(queue), lane.flight, queue)
+  elseif lane.full then
+    call('ZREM', P .. 'waits:' .. kind_of(queue), queue)
+  end
+  if short or lane.flight >= lane.limit then
+    call('HSET', hash, 'full', lane.flight)
     shut = shut or ending > now and ending or first_after('x:' .. queue, '(' .. NOW)
   elseif lane.full then
     call('HDEL', hash, 'full')
   end
-  lane.at = index(queue, shut, due_at, urgent)
-  return due_at <= now
+  index(queue, shut, due_at, urgent)
+  return waits
 end
 
 -- Returns whether another claim would be given more at once, and whether due tasks were left
 -- because of the limits.
 local function close_lanes()
-  local more, blocked = stopped, false
+  local more, blocked = stopped, left <= 0 and due > #visited
   for _, lane in ipairs(visited) do
-    if close(lane) and not lane.held then
+    if close(lane) then
       local could = room(lane, 0) > 0
       more = more or could
       blocked = blocked or not could or left <= 0
     end
   end
-  return more and #tasks > 0, blocked or left <= 0 and due > #visited
-end
-
--- Lanes that this claim has seen and left due wait for a slot, not for a look: see head.
-local function mark_seen()
-  local marked = {}
-  for _, lane in ipairs(visited) do
-    local kind = kind_of(lane.queue)
-    if lane.at <= now and not marked[kind] then
-      marked[kind] = true
-      call('SET', P .. 'seen:' .. kind, NOW, 'PX', 60000)
-    end
-  end
-end
-
-local function next_look(more)
-  local oldest, later = INF, INF
-  for i = 13, #ARGV do
-    oldest = math.min(oldest, head_of('lanes:' .. ARGV[i]))
-    later = math.min(later, first_after('lanes:' .. ARGV[i], '(' .. NOW))
-  end
-  if more then
-    return now
-  elseif due > #visited then
-    return #tasks > 0 and now or math.min(later, math.max(now, oldest + PAUSE))
-  end
-  mark_seen()
-  return later
+  return more and #tasks > 0 or due > #visited, blocked
 end
 
 local more, blocked = false, false
@@ -329,6 +321,10 @@ if due > 0 then
   flush()
   more, blocked = close_lanes()
 end
-local at = next_look(more)
+local at = more and now or INF
+for i = 13, #ARGV do
+  at = math.min(at, first_after('lanes:' .. ARGV[i], '(' .. NOW))
+end
+blocked = blocked or count('waits:', '+inf') > 0
 local cut = trim(100)
 return { NOW, at < INF and fmt(at) or '', blocked and 1 or 0, orphans, cut, tasks }

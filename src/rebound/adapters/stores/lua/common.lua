@@ -4,13 +4,15 @@
 --   lanes!:<kind>   zset  the same, of the queues with priority tasks
 --   d:<queue>       zset  id -> when it is due             d!:<queue>  priority tasks
 --   x:<queue>       zset  id -> end of its lease           in flight: those with an end to come
---   h:<queue>       hash  until: end of a hold, limit: its own, full: the limit it has reached
+--   h:<queue>       hash  until: end of a hold, limit: its own, full: how many were in
+--                         flight when it could have no more
 --   t:<id>          hash  one task, see redis_records.py; add.lua writes b and g
 --   by:<state>      zset  id -> creation, for listing: open (scheduled and delivering),
 --                         delivering, succeeded, dead, cancelled
 --   end:<state>     zset  id -> when it ended, for what is forgotten some day: succeeded, stub,
 --                         cancelled, dead (with a delivered dead letter)
---   seen:<kind>     when a claim looked at all due lanes and had slots for none of them
+--   waits:<kind>    zset  queue -> tasks in flight, of those with due tasks that got no slot for it:
+--                         a claim with more slots free than that may look at it again
 --   wake:<kind>     channel: something is due earlier than the workers know
 --
 -- KEYS[1]  prefix of every key, {<namespace>:0}: , so that a script touches one slot only
@@ -99,13 +101,11 @@ local function first_after(key, after)
 end
 
 -- When the workers of `kind` look again of their own accord, as it was before this call wrote.
--- Lanes that a claim looked at and left due (`seen`) do not count: it had no slots for them.
 local heads, woken = {}, {}
 
 local function head(kind)
   if not heads[kind] then
-    local seen = call('GET', P .. 'seen:' .. kind)
-    heads[kind] = first_after('lanes:' .. kind, seen and '(' .. seen or '-inf')
+    heads[kind] = head_of('lanes:' .. kind)
   end
   return heads[kind]
 end
@@ -128,7 +128,7 @@ local function has_urgent(kind)
 end
 
 -- Until when a lane hands out nothing, or nil: the end of its hold, or while it is full the end
--- of its first lease. The second result is true where it was full and is not any more.
+-- of its first lease. The second result is true where it was full and has a place free now.
 local function shut_until(queue)
   local hash, leases = P .. 'h:' .. queue, 'x:' .. queue
   local state = call('HMGET', hash, 'until', 'full')
@@ -143,6 +143,7 @@ local function shut_until(queue)
   end
   if call('ZCOUNT', P .. leases, '(' .. NOW, '+inf') < tonumber(state[2]) then
     call('HDEL', hash, 'full')
+    call('ZREM', P .. 'waits:' .. kind_of(queue), queue)
     return nil, true
   end
   return first_after(leases, '(' .. NOW), false

@@ -5,6 +5,8 @@
 
 local hash = P .. 'h:' .. ARGV[2]
 head(kind_of(ARGV[2]))
+call('HDEL', hash, 'full') -- the next claim finds out again
+call('ZREM', P .. 'waits:' .. kind_of(ARGV[2]), ARGV[2])
 if ARGV[3] == '' then
   call('HDEL', hash, 'until')
 else

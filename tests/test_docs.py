@@ -1,0 +1,274 @@
+"""The words of the house: examples run as they stand, links lead somewhere, tables tell the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from rebound import Config
+from rebound.adapters.stores.redis import RedisStore
+from rebound.settings import SETTINGS
+from tests.conftest import RedisServer, free_port
+from tests.e2e.conftest import Receiver, Service
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+BIN = Path(sys.executable).parent
+RUN = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+"""How a block of each language is run; the others are shown only."""
+_BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$"
+    r"(?:\n\n```text\n(?P<output>.*?)^```$)?",
+    re.S | re.M,
+)
+
+
+class Block(NamedTuple):
+    """An example in a page, and what the page says that it prints."""
+
+    where: str
+    language: str
+    text: str
+    output: str | None
+    reason: str | None
+    """Why it is not run."""
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for found in _BLOCK.finditer(text):
+        where = f"{name_of(page)}:{text.count(chr(10), 0, found.start('text'))}"
+        if found["language"] in RUN:
+            yield Block(where, found["language"], *found.group("text", "output", "reason"))
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+EXAMPLES = [block for page in PAGES for block in blocks(page)]
+
+
+# -- examples --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[int]:
+    """`rebound serve` on a free port: the port."""
+    service = Service({"STORE_URL": f"sqlite:///{folder}/service.db"}, folder)
+    try:
+        await service.serve()
+        yield int(service.url.rpartition(":")[2])
+    finally:
+        await service.close()
+
+
+async def run(*command: str, folder: Path, **variables: str) -> str:
+    """What a command prints; it must succeed."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("REBOUND_")}
+    environment |= {"NO_PROXY": "localhost", "no_proxy": "localhost", **variables}
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, errors = await process.communicate()
+    assert process.returncode == 0, f"{command}\n{out.decode()}\n{errors.decode()}"
+    return out.decode()
+
+
+async def play(page: Path, folder: Path) -> tuple[str, Receiver]:
+    """Run the examples of a page from top to bottom: what they print, and what was delivered.
+
+    Only the two addresses are replaced, by free ports of a real service and a real receiver.
+    """
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "bin").symlink_to(BIN)
+    receiver, printed = Receiver(free_port()), ""
+    await receiver.start()
+    try:
+        async with serving(folder) as port:
+            for block in blocks(page):
+                if block.reason is not None:
+                    continue
+                text = block.text.replace("localhost:8080", f"localhost:{port}")
+                text = text.replace("localhost:9000", f"localhost:{receiver.port}")
+                out = await run(*RUN[block.language], text, folder=folder)
+                if block.output is not None:
+                    assert out == block.output, block.where
+                assert not [answer for answer in objects_in(out) if "code" in answer], block.where
+                printed += out
+    finally:
+        await receiver.stop()
+    return printed, receiver
+
+
+def objects_in(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in what curl printed, one behind the other."""
+    decoder, at = json.JSONDecoder(), text.find("{")
+    while at >= 0:
+        try:
+            found, end = decoder.raw_decode(text, at)
+            yield found
+        except ValueError:
+            end = at + 1
+        at = text.find("{", end)
+
+
+async def test_the_examples_of_the_readme_run_as_they_stand(tmp_path: Path) -> None:
+    printed, receiver = await play(README, tmp_path)
+    assert "order-123 succeeded succeeded\n" in printed
+    answers = list(objects_in(printed))
+    assert answers[0]["message"] == "Task order-123 scheduled successfully"
+    assert answers[0]["created"] is True
+    shown = [a["state"] for a in answers if a.get("id") == "order-123" and "leg" in a]
+    assert shown == ["scheduled", "cancelled", "scheduled"]
+    assert {"status": "alive"} in answers
+    assert {"status": "ready"} in answers
+    assert receiver.counts("/webhook")["order-123"] == 2  # the program's and the service's
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p != README and any(blocks(p))], ids=name_of)
+async def test_the_examples_of_a_page_run_as_they_stand(page: Path, tmp_path: Path) -> None:
+    await play(page, tmp_path)
+
+
+def test_these_examples_are_not_run_and_they_are_at_most_one_in_ten() -> None:
+    left_out = [f"{block.where}: {block.reason}" for block in EXAMPLES if block.reason]
+    assert left_out == [
+        "README.md:21: the demo stays up, and the tests would run themselves",
+    ]
+    assert 10 * len(left_out) <= len(EXAMPLES)
+
+
+def test_the_two_commands_of_the_readme_exist() -> None:
+    (first, *_) = blocks(README)
+    targets = re.findall(r"^make (\w+)", first.text, re.M)
+    assert targets == ["run", "test"]
+    rules = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", rules, re.M) for target in targets)
+
+
+async def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"^```text\n( +0\.1. s .*?)^```$", README.read_text(), re.S | re.M)
+    process = await asyncio.create_subprocess_exec(
+        BIN / "rebound", "demo", "--http-port", "0", cwd=tmp_path, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    printed = await process.stdout.readuntil(b"Your turn")
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    assert process.returncode == 0
+
+    def lines(text: str) -> set[str]:
+        return {re.sub(r":\d+/", ":…/", line.strip()[10:]) for line in text.splitlines()}
+
+    assert lines(shown) <= lines(printed.decode())
+
+
+# -- what pages say --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_something(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"https?://|#", target):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tests_that_are_named_exist(page: Path) -> None:
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page.read_text()):
+        assert re.search(rf"def {name}\(", (ROOT / file).read_text()), f"{file}::{name}"
+
+
+def test_the_readme_has_fewer_than_200_lines() -> None:
+    assert len(README.read_text().splitlines()) < 200
+
+
+def test_the_settings_of_the_readme_have_these_defaults() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`)? ?\|", README.read_text(), re.M)
+    assert len(rows) == 8
+    assert {name.lower() for name, _ in rows} <= SETTINGS.keys()
+    told = Config(**{name.lower(): default for name, default in rows})
+    for name, _ in rows:
+        attribute = "resolved_store_url" if name == "STORE_URL" else name.lower()
+        assert getattr(told, attribute) == getattr(Config(), attribute), name
+
+
+# -- the image -------------------------------------------------------------------------------
+
+
+def exec_form(instruction: str) -> list[str]:
+    """The arguments of an instruction in the Dockerfile."""
+    (found,) = re.findall(rf"^{instruction} .*?(\[.*\])$", (ROOT / "Dockerfile").read_text(), re.M)
+    return [str(part) for part in json.loads(found)]
+
+
+async def test_the_images_health_check_asks_the_service(tmp_path: Path) -> None:
+    program, *arguments = exec_form("HEALTHCHECK")
+    assert program == "python"
+    async with serving(tmp_path) as port:
+        await run(sys.executable, *arguments, folder=tmp_path, HTTP_PORT=str(port))
+    with pytest.raises(AssertionError, match="refused"):
+        await run(sys.executable, *arguments, folder=tmp_path, HTTP_PORT=str(port))
+
+
+async def test_the_image_starts_a_command_that_exists(tmp_path: Path) -> None:
+    program, *arguments = exec_form("ENTRYPOINT") + exec_form("CMD")
+    assert "usage: rebound serve" in await run(
+        str(BIN / program), *arguments, "--help", folder=tmp_path
+    )
+
+
+async def test_the_redis_of_the_compose_file_keeps_what_it_acknowledges(tmp_path: Path) -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    _, *options = services["redis"]["command"]
+    server = RedisServer(tmp_path, *options)
+    store = RedisStore(server.url)
+    try:
+        assert list(await store.open()) == []
+    finally:
+        await store.aclose()
+        server.stop()
+
+
+# -- the figure of `make cover` --------------------------------------------------------------
+
+
+async def test_the_coverage_is_written_into_the_page(tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text("import sys\nif len(sys.argv) > 1:\n    print(1)\n")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- coverage -->\nold\n<!-- /coverage -->\nafter\n")
+    variables = {"COVERAGE_FILE": str(tmp_path / "data"), "COVERAGE_RCFILE": os.devnull}
+    coverage = [sys.executable, "-m", "coverage"]
+    await run(*coverage, "run", "--branch", "half.py", folder=tmp_path, **variables)
+    await run(*coverage, "json", "-o", "report.json", folder=tmp_path, **variables)
+    script = [sys.executable, str(ROOT / "docs" / "coverage.py")]
+    await run(*script, "report.json", str(page), folder=tmp_path)
+    day = json.loads((tmp_path / "report.json").read_text())["meta"]["timestamp"][:10]
+    figure = f"**60.0 %** on {day}: 2 of 3 lines and 1 of 2 branches."
+    assert page.read_text() == f"before\n<!-- coverage -->\n{figure}\n<!-- /coverage -->\nafter\n"
+
+
+async def test_a_page_without_markers_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("words")
+    totals = {"percent_covered": 99.99, "covered_lines": 1, "num_statements": 1}
+    report = {"meta": {"timestamp": "2026-01-02T03:04:05"}, "totals": totals}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    script = [sys.executable, str(ROOT / "docs" / "coverage.py")]
+    with pytest.raises(AssertionError, match="the page has no <!-- coverage -->"):
+        await run(*script, "report.json", "page.md", folder=tmp_path)
+    assert (tmp_path / "page.md").read_text() == "words"
