@@ -1,4 +1,4 @@
-"""The words of the house: examples run as they stand, links lead somewhere, tables tell the truth."""
+"""The words of the house: examples run as they stand, links lead somewhere, tables are true."""
 
 from __future__ import annotations
 
@@ -145,9 +145,11 @@ async def test_the_examples_of_a_page_run_as_they_stand(page: Path, tmp_path: Pa
 
 
 def test_these_examples_are_not_run_and_they_are_at_most_one_in_ten() -> None:
-    left_out = [f"{block.where}: {block.reason}" for block in EXAMPLES if block.reason]
+    left_out = [
+        f"{block.where.partition(':')[0]}: {block.reason}" for block in EXAMPLES if block.reason
+    ]
     assert left_out == [
-        "README.md:21: the demo stays up, and the tests would run themselves",
+        "README.md: the demo stays up, and the tests would run themselves",
     ]
     assert 10 * len(left_out) <= len(EXAMPLES)
 
@@ -188,10 +190,12 @@ def test_links_lead_to_something(page: Path) -> None:
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_tests_that_are_named_exist(page: Path) -> None:
-    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page.read_text()):
-        assert re.search(rf"def {name}\(", (ROOT / file).read_text()), f"{file}::{name}"
+def test_tests_that_are_named_exist() -> None:
+    code = "".join(file.read_text() for file in ROOT.glob("tests/**/*.py"))
+    known = set(re.findall(r"def (test_\w+)", code))
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert named
+    assert named <= known, named - known
 
 
 def test_the_readme_has_fewer_than_200_lines() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable
@@ -204,8 +205,12 @@ class Rebound:
 
 
 def _shown(task: Task) -> Task:
-    """The task with its message as Python values, as the caller gave it."""
+    """The task with its message as Python values, as the caller gave it.
+
+    A number that Python cannot hold, such as 1e999, leaves the message as the text it came in.
+    """
     data = task.message_data
     if isinstance(data, msgspec.Raw):
-        return replace(task, message_data=msgspec.json.decode(data))
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
+            return replace(task, message_data=msgspec.json.decode(data))
     return task

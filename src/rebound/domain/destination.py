@@ -198,7 +198,7 @@ def place(url: str) -> Place:
         case "kafka":
             return _kafka_place(rest)
         case "call":
-            if not re.fullmatch(r"[!-.0-~]{1,255}", rest):
+            if not re.fullmatch(r"[!-.0-{}~]{1,255}", rest):
                 raise ValidationError("a handler is written call://name")
             return Place("call", f"call:{rest}", f"call:{rest}", f"call://{rest}")
         case unknown if re.fullmatch(r"[a-z][a-z0-9+.-]*", unknown):

@@ -184,6 +184,9 @@ local function lane_of(queue)
     lane = { queue = queue, leases = P .. 'x:' .. queue, taken = 0, flight = 0 }
     lane.limit, lane.full = tonumber(state[2] or ARGV[10]), state[3]
     lane.held = held and held > now and held or nil
+    if held and not lane.held then
+      call('HDEL', P .. 'h:' .. queue, 'until')
+    end
     lane.first_end = head_of('x:' .. queue)
     lane.expired = lane.first_end <= now
     if lane.first_end < INF then
