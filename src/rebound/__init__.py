@@ -1,5 +1,7 @@
 """Durable retries for webhooks, API calls and messages: embedded, or as an HTTP service."""
 
+import logging
+
 __version__ = "0.1.0"
 
 from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Leg, Outcome, State
@@ -21,6 +23,9 @@ from rebound.domain.task import Task
 from rebound.embedded import Rebound
 from rebound.ports import Event, Found
 from rebound.settings import Config
+
+# A library leaves logging to the program; without this Python would print bare warnings itself.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "Attempt", "Backoff", "Base64", "Closed", "Config", "DeadLetter", "DeadReason", "Destination",
