@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from rebound.addresses import without_secrets
+from rebound.domain.destination import place
 from rebound.domain.errors import NotFound, ReboundError, StoreUnavailable, ValidationError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ async def remote(url: str) -> AsyncIterator[Desk]:
     """The desk of the running service at `url`. Raises ValidationError for a malformed one."""
     import aiohttp
 
-    if not url.lower().startswith(("http://", "https://")):
+    if not _is_base(url):
         raise ValidationError("--url: must be http://host:port or https://host", field="url")
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=True) as session:
@@ -190,6 +191,13 @@ def _chunks(texts: Sequence[bytes]) -> list[list[bytes]]:
         chunks[-1].append(text)
         room -= len(text) + 1
     return chunks
+
+
+def _is_base(url: str) -> bool:
+    try:
+        return place(url).kind == "http"
+    except ValidationError:
+        return False
 
 
 def _part(id_: str) -> str:

@@ -56,6 +56,7 @@ class Rebound:
         self.engine.closed = True
         self._with_worker = worker
         self._worker: Worker | None = None
+        self._closed = False
         self.draining = False
 
     # -- life --------------------------------------------------------------------------------
@@ -63,8 +64,11 @@ class Rebound:
     async def start(self) -> None:
         """Open the store and begin to work.
 
-        Raises StoreUnavailable where waiting may help, StoreUnusable where it will not.
+        Raises StoreUnavailable where waiting may help, StoreUnusable where it will not; Closed
+        after `close`.
         """
+        if self._closed:
+            raise Closed
         if not self.engine.closed:
             return
         for warning in await self.engine.store.open():
@@ -93,6 +97,7 @@ class Rebound:
 
     async def close(self) -> None:
         """Finish what is under way within the grace, then let everything go. Can be repeated."""
+        self._closed = True
         await self.drain()
         await self.engine.aclose()
 

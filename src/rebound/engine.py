@@ -129,8 +129,6 @@ class Engine:
         return results
 
     def _prepare(self, task: Task) -> Submission:
-        if self.closed:
-            raise Closed
         task = validation.check(
             task, max_payload=self.policy.max_payload, strategies=self.policy.strategies
         )
@@ -139,6 +137,8 @@ class Engine:
             if destination and (kind := destination.place.kind) not in self.producers:
                 why = self._missing.get(kind, f"this service cannot deliver to {kind}://")
                 raise ValidationError(f"{field}: {why}", field=field)
+        if self.closed:  # what is wrong with the task comes first
+            raise Closed
         if not task.id:
             task = replace(task, id=uuid7())
         body = msgspec.json.encode(replace(task, id="", attempt=0))

@@ -220,7 +220,7 @@ class Event(Struct, frozen=True):
     """Something happened to a task, or (`task` None) to the worker or the store."""
 
     kind: str
-    """One of the names in `rebound.engine.EVENTS`, such as `task delivered`."""
+    """Such as `task delivered`: what the log line of the event says."""
     task: Task | None = None
     attempt: Attempt | None = None
     detail: str | None = None

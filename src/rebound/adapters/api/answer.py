@@ -101,5 +101,5 @@ def _text(error: ReboundError) -> str:
     if isinstance(error, StoreUnavailable):
         return str(StoreUnavailable())
     if isinstance(error, Closed):
-        return "The service is shutting down; nothing was confirmed. Repeat with the same id."
+        return "The service is starting or stopping; nothing was confirmed. Repeat it then."
     return str(error)

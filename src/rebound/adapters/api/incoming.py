@@ -128,11 +128,11 @@ def _refuse_call(field: str, destination: Destination) -> None:
 
 def _not_a_batch(error: msgspec.ValidationError) -> ValidationError:
     explained = validation.explain(error)
+    if "at most length" in str(error):  # msgspec names no field here
+        return ValidationError(f"tasks: holds more than {MAX_TASKS} tasks", field="tasks")
     if explained.field is None:
         return ValidationError('the body must be an object: {"tasks": [...]}')
     if explained.field == "tasks":
-        if "at most length" in str(error):
-            return ValidationError(f"tasks: holds more than {MAX_TASKS} tasks", field="tasks")
         return explained
     return ValidationError(
         f"{explained.field}: unknown field; the only one is 'tasks'", field=explained.field

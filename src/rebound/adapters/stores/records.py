@@ -8,6 +8,7 @@ import msgspec
 
 from rebound.domain.attempt import DeadLetter, DeadReason, Leg, State
 from rebound.domain.destination import Destination
+from rebound.domain.errors import ValidationError
 from rebound.domain.task import Task
 from rebound.domain.validation import ENGINE_FIELDS
 
@@ -57,8 +58,12 @@ def restore(
         progress = b'{"state":"scheduled","leg":"main"}'
     text = b"".join((body.rstrip()[:-1], b",", progress[1:-1], b",", _encode(fixed)[1:]))
     try:
-        return _decoder.decode(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        task = _decoder.decode(text)
+        for destination in (task.destination, task.dead_destination):
+            if destination is not None:
+                destination.place  # noqa: B018  a URL of another release has none here
+        return task
+    except (ValidationError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Unreadable(f"task {id_} cannot be read: {error}") from error
 
 

@@ -11,14 +11,14 @@ from msgspec.structs import replace
 
 from rebound.adapters.stores import records
 from rebound.adapters.stores.sqlite_lanes import Row, first, look, losses, lower
-from rebound.domain.attempt import DeadLetter, Leg, State
+from rebound.domain.attempt import DeadLetter, DeadReason, Leg, State
 from rebound.domain.errors import ValidationError
 from rebound.domain.task import Task
 from rebound.ports import Added, Filter, Found, Retention, Submission
 
 LOG = logging.getLogger("rebound")
-SCAN = 5_000
-"""Rows that one `find` reads before it returns what it has, with a cursor."""
+SCAN, SCAN_BYTES = 5_000, 8 * 1024 * 1024
+"""Rows and bytes that one `find` reads before it returns what it has, with a cursor."""
 _STATES = tuple(State)
 _COLUMNS = """id, body, progress, state, created_at, due_at, kept_from, token, leased_at, lost,
     queue, updated_at, seq"""
@@ -95,6 +95,10 @@ def swap(
 ) -> bool:
     """Write `after`, or forget the task, if it is as `before` and not leased."""
     seen = (str(before.state), before.updated_at)
+    if before.dead_reason == DeadReason.UNREADABLE:
+        # Its row may say otherwise while no worker has come by to set it aside.
+        db.execute("DELETE FROM tasks WHERE id = ? AND token IS NULL", (before.id,))
+        return db.changes() > 0
     if after is None:
         db.execute(
             """DELETE FROM tasks WHERE id = ? AND token IS NULL AND (
@@ -158,11 +162,13 @@ def get(db: apsw.Connection, id_: str) -> Task | None:
 def find(db: apsw.Connection, wanted: Filter, limit: int, before: int | None) -> Found:
     """One page of what is whole, newest first."""
     found: list[Task] = []
+    size = 0
     for scanned, row in enumerate(_newest(db, wanted.state, before), 1):
         task = _task(row)
+        size += len(row[1] or b"") + len(row[2] or b"")
         if wanted.accepts(task):
             found.append(task)
-        if len(found) >= limit or scanned >= SCAN:
+        if len(found) >= limit or scanned >= SCAN or size >= SCAN_BYTES:
             return Found(found, str(row[-1]))
     return Found(found, None)
 
