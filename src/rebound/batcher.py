@@ -27,8 +27,9 @@ class Batcher(Generic[Item, Result]):
     """Collects groups of items and flushes them one batch after the other, in order.
 
     A batch that fails for a reason of its content is sent again in halves, so that one bad item
-    fails alone; StoreUnavailable fails every member. A caller that is cancelled cancels nobody
-    else. The buffer is bounded.
+    fails alone; StoreUnavailable fails every member, and whoever has been waiting behind them, who
+    would wait for the same again. A caller that is cancelled cancels nobody else. The buffer is
+    bounded.
     """
 
     def __init__(
@@ -122,12 +123,20 @@ class Batcher(Generic[Item, Result]):
                 await self._send(groups[middle:])
             else:
                 _fail(groups, error)
+                if isinstance(error, StoreUnavailable):
+                    self._give_up_waiting(error)
             return
         at = 0
         for group in groups:
             if not group.results.done():
                 group.results.set_result(list(results[at : at + len(group.items)]))
             at += len(group.items)
+
+    def _give_up_waiting(self, error: StoreUnavailable) -> None:
+        _fail(self._waiting, error)
+        self._room_items += sum(len(group.items) for group in self._waiting)
+        self._room_bytes += sum(group.size for group in self._waiting)
+        self._waiting.clear()
 
 
 def _fail(groups: Iterable[Group[Item, Result]], error: Exception) -> None:

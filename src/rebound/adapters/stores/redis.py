@@ -68,8 +68,8 @@ class RedisStore:
         self._keep = rows.Keep(retention)
         self._scripts = {
             name: Script.load(name)
-            for name in ("add", "claim", "settle", "extend", "hold", "limit", "swap", "find")
-        }
+            for name in ("add", "settle", "extend", "hold", "limit", "swap", "find")
+        } | {"claim": Script.load("claim", "lease")}
 
     # -- life --------------------------------------------------------------------------------
 

@@ -58,11 +58,12 @@ class Script(NamedTuple):
     sha: str
 
     @classmethod
-    def load(cls, name: str) -> Script:
-        """`lua/<name>.lua` with `lua/common.lua` behind its first line."""
+    def load(cls, name: str, *parts: str) -> Script:
+        """`lua/<name>.lua` with `lua/common.lua` and further `parts` behind its first line."""
         folder = resources.files("rebound.adapters.stores").joinpath("lua")
         flags, rest = folder.joinpath(f"{name}.lua").read_text().split("\n", 1)
-        text = f"{flags}\n{folder.joinpath('common.lua').read_text()}\n{rest}"
+        shared = [folder.joinpath(f"{part}.lua").read_text() for part in ("common", *parts)]
+        text = "\n".join((flags, *shared, rest))
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import apsw
 
 from rebound.adapters.stores import sqlite_tasks as tasks
-from rebound.adapters.stores.sqlite_file import connect, explain
+from rebound.adapters.stores.sqlite_file import StoreFile, explain
 from rebound.adapters.stores.sqlite_lanes import Claim, Request, first, look, next_look
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.domain.task import Task
@@ -219,20 +219,18 @@ class SqliteStore:
             raise StoreUnavailable(explain(self._path, error)) from error
 
     def _work(self) -> None:
-        db: apsw.Connection | None = None
+        file = StoreFile(self._path)
         while (job := self._jobs.get()) is not None:
             work, future, loop = job
             try:
-                db = db or connect(self._path)
-                result, error = work(db), None
+                result, error = work(file.connection()), None
             except BaseException as raised:
                 result, error = None, raised
             try:
                 loop.call_soon_threadsafe(_deliver, future, result, error)
             except RuntimeError:
                 LOG.warning("the event loop ended before the store answered")
-        if db is not None:
-            db.close()
+        file.close()
 
 
 def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

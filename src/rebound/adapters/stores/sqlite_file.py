@@ -2,12 +2,60 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 
 import apsw
 
 BUSY_TIMEOUT_MS = 4000
 """How long a call waits for another process's transaction."""
+
+
+class Removed(apsw.CantOpenError):
+    """The file is gone; what is written now would be gone with it."""
+
+
+class StoreFile:
+    """The connection to the file at `path`, made when it is first needed.
+
+    Used from one thread.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._db: apsw.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def connection(self) -> apsw.Connection:
+        """Open, and to the file that is there now. Raises apsw.Error.
+
+        SQLite writes on to a file that was deleted: tasks would be accepted into nowhere.
+        """
+        if self._identity is not None and (found := _identity(self._path)) != self._identity:
+            if found is None:
+                raise Removed
+            self.close()  # another one was put in its place
+        if self._db is None:
+            memory = self._path == ":memory:"
+            self._path = self._path if memory else os.path.abspath(self._path)
+            self._db = connect(self._path)
+            self._identity = None if memory else _identity(self._path)
+        return self._db
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._db is not None:
+            self._db.close()
+        self._db = self._identity = None
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file stands at `path`; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def connect(path: str) -> apsw.Connection:
@@ -31,6 +79,8 @@ def connect(path: str) -> apsw.Connection:
 def explain(path: str, error: apsw.Error) -> str:
     """What is wrong with the file, for people."""
     match error:
+        case Removed():
+            return f"{path} was removed while it was in use"
         case apsw.BusyError() | apsw.LockedError():
             return f"{path} is locked by another program"
         case apsw.NotADBError():

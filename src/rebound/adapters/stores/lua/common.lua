@@ -166,7 +166,7 @@ local function index(queue, shut, due, urgent, keep, freed)
       at = was
     end
     if at ~= was then
-      call('ZADD', key, fmt(at), queue)
+      call('ZADD', key, at == now and NOW or fmt(at), queue)
     end
     if keep and at < (was or INF) and (at < head(kind) or freed) then
       wake(kind)
