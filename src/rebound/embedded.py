@@ -14,11 +14,12 @@ from msgspec.structs import replace
 
 from rebound import wiring
 from rebound.adapters.listeners.log import LogListener, guarded
+from rebound.attempting import Policy
 from rebound.domain import validation
 from rebound.domain.attempt import State
 from rebound.domain.errors import Closed, NotFound, ReboundError, ValidationError
 from rebound.domain.task import Task
-from rebound.engine import Engine, Policy
+from rebound.engine import Engine
 from rebound.ports import Event, Filter, Found, Listener
 from rebound.settings import Config
 from rebound.worker import Limits, Worker

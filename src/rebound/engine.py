@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from random import getrandbits, random
@@ -15,22 +13,21 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from rebound.attempting import Policy, attempt
 from rebound.batcher import Batcher
 from rebound.domain import validation
-from rebound.domain.attempt import Attempt, Leg, Outcome, State, ended
-from rebound.domain.backoff import STRATEGIES, Strategy
+from rebound.domain.attempt import Outcome, State
 from rebound.domain.destination import Destination
 from rebound.domain.errors import (
     Closed,
-    Deferred,
-    DeliveryError,
     DuplicateTask,
     NotFound,
     ReboundError,
+    StoreUnavailable,
     ValidationError,
     WrongState,
 )
-from rebound.domain.task import MAX_LOST, Task
+from rebound.domain.task import Task
 from rebound.ids import uuid7
 from rebound.ports import (
     Added,
@@ -39,7 +36,6 @@ from rebound.ports import (
     Found,
     Listener,
     Producer,
-    Receipt,
     Store,
     Stored,
     Submission,
@@ -47,15 +43,6 @@ from rebound.ports import (
 
 FAILURES = (Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED)
 TERMINAL = (State.SUCCEEDED, State.DEAD, State.CANCELLED)
-
-
-class Policy(NamedTuple):
-    """The settings that decide about tasks; durations in seconds."""
-
-    max_payload: int = 1_048_576
-    dead_letter_ttl: float = 604_800.0
-    retry_after_max: float = 86_400.0
-    strategies: Mapping[str, Strategy] = STRATEGIES
 
 
 class Submitted(NamedTuple):
@@ -86,8 +73,9 @@ class Engine:
         self._listeners = listeners
         self._instance = f"{getrandbits(48):x}."
         self._calls = count()
+        self._failing: set[str] = set()
         self._adding: Batcher[Submission, Stored] = Batcher(
-            store.add, size=lambda s: len(s.body) + 200, max_batch=500
+            self._add, size=lambda s: len(s.body) + 200, max_batch=500
         )
 
     # -- in ----------------------------------------------------------------------------------
@@ -147,6 +135,15 @@ class Engine:
         nonce = f"{self._instance}{next(self._calls):x}"
         return Submission(accepted, delay, body, validation.digest(task), nonce)
 
+    async def _add(self, submissions: Sequence[Submission]) -> Sequence[Stored]:
+        try:
+            stored = await self.store.add(submissions)
+        except StoreUnavailable as error:
+            self.store_is("adding", str(error))
+            raise
+        self.store_is("adding", None)
+        return stored
+
     async def _submitted(self, submission: Submission, stored: Stored) -> Submitted:
         task, now = submission.task, stored.now
         match stored.added:
@@ -171,57 +168,7 @@ class Engine:
         `clock` is the store's time in seconds. Cancelled by a shutdown, the attempt counts as cut
         short.
         """
-        now = clock()
-        if len(task.lost) >= MAX_LOST:
-            return task.crashed(now)
-        expiry = task.expires_at if task.leg == Leg.MAIN else None
-        if expiry is not None and now >= expiry - 0.001:  # stores round, and so do floats
-            return task.expired(now)
-        started = time.perf_counter()
-        try:
-            receipt = await self._send(task)
-        except asyncio.CancelledError:
-            cut = Attempt(
-                _leg(task), task.number, now,
-                round((time.perf_counter() - started) * 1000, 3), Outcome.CUT_SHORT,
-                error="cut short by a shutdown",
-            )  # fmt: skip
-            return task.cut_short(cut, clock())
-        except Deferred as deferred:
-            return task.deferred(clock(), deferred.retry_after or 1.0)
-        except DeliveryError as error:
-            return self._failed(task, now, time.perf_counter() - started, error, clock())
-        record = ended(
-            _leg(task), task.number, now, time.perf_counter() - started, None,
-            status=receipt.status, response=receipt.response,
-        )  # fmt: skip
-        return task.succeeded(record, clock())
-
-    async def _send(self, task: Task) -> Receipt:
-        """What the producer returns; whatever it raises as DeliveryError."""
-        try:
-            return await self.producers[task.place.kind].send(task)
-        except DeliveryError:
-            raise
-        except asyncio.CancelledError:
-            attempt = asyncio.current_task()
-            if attempt is None or attempt.cancelling():
-                raise
-            raise DeliveryError("CancelledError: the producer was cancelled") from None
-        except Exception as error:
-            raise DeliveryError(f"{type(error).__name__}: {error}") from error
-
-    def _failed(
-        self, task: Task, started_at: float, took: float, error: DeliveryError, now: float
-    ) -> Task:
-        return task.failed(
-            ended(_leg(task), task.number, started_at, took, error),
-            now,
-            random=random(),
-            retry_after=min(error.retry_after or 0.0, self.policy.retry_after_max),
-            dead_letter_ttl=self.policy.dead_letter_ttl,
-            strategies=self.policy.strategies,
-        )
+        return await attempt(task, self.producers, self.policy, clock)
 
     def settled(self, before: Task, after: Task) -> None:
         """Tell the listeners what a settled attempt has come to."""
@@ -243,6 +190,15 @@ class Engine:
         """Tell every listener; what one raises is the log listener's to report, never ours."""
         for listener in self._listeners:
             listener(event)
+
+    def store_is(self, use: str, error: str | None) -> None:
+        """Tell once that the store went away, and once that every `use` of it works again."""
+        failing = len(self._failing)
+        (self._failing.discard if error is None else self._failing.add)(use)
+        if error is not None and not failing:
+            self.emit(Event("store unavailable", detail=error))
+        elif failing and not self._failing:
+            self.emit(Event("store back"))
 
     async def aclose(self) -> None:
         """Take nothing more, store what was accepted, and let the outside systems go."""
@@ -292,7 +248,3 @@ class Engine:
             after = change(before, await self.store.time())
             if await self.store.swap(before, after):
                 return after
-
-
-def _leg(task: Task) -> Leg:
-    return task.leg or Leg.MAIN

@@ -58,7 +58,6 @@ class Worker:
         self._settling: asyncio.Task[None] | None = None
         self._blocked = False
         self._draining = False
-        self._store_away = False
         self._stuck = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -109,7 +108,7 @@ class Worker:
             try:
                 pause = await self._claim()
             except StoreUnavailable as error:
-                self._store_is(str(error))
+                self._engine.store_is("working", str(error))
                 pause = STORE_PAUSE
             except Exception:
                 LOG.exception("claiming failed; trying again")
@@ -135,7 +134,7 @@ class Worker:
             random=random(),
         )
         if not self._stuck:
-            self._store_is(None)
+            self._engine.store_is("working", None)
         self._offset = claimed.now - self._monotonic()
         self._blocked = claimed.blocked
         for task in claimed.tasks:
@@ -219,10 +218,10 @@ class Worker:
                     lost = await self._store.settle(tasks)
                 except StoreUnavailable as error:
                     self._stuck = True  # what was done comes before what is new
-                    self._store_is(str(error))
+                    self._engine.store_is("working", str(error))
                     await asyncio.sleep(STORE_PAUSE)
                 else:
-                    self._store_is(None)
+                    self._engine.store_is("working", None)
                     return set(lost)
         finally:
             self._stuck = False
@@ -242,7 +241,7 @@ class Worker:
                         if task.id in lost:
                             self._lose(task)
             except StoreUnavailable as error:
-                self._store_is(str(error))
+                self._engine.store_is("working", str(error))
             except Exception:
                 LOG.exception("extending leases failed; trying again")
 
@@ -254,13 +253,6 @@ class Worker:
             self._engine.emit(Event("lease lost", task))
 
     # -- the store, and the end --------------------------------------------------------------
-
-    def _store_is(self, error: str | None) -> None:
-        """Tell once that the store went away, or came back."""
-        if (error is not None) != self._store_away:
-            self._store_away = error is not None
-            kind = "store unavailable" if error is not None else "store back"
-            self._engine.emit(Event(kind, detail=error))
 
     async def _idle(self, deadline: float) -> None:
         """Wait until nothing runs and everything is settled, or until `deadline`."""

@@ -142,12 +142,19 @@ async def test_watch_subscribes_again_after_the_server_was_away(own_redis: OwnRe
 # -- records that are not as they should be ----------------------------------------------------
 
 
-@pytest.mark.parametrize("field", ["b", "s", "g"])
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("b", '{"x"'), ("s", '{"x"'), ("g", '{"x"'),
+        ("b", '{"source":"s","destination":{"url":"amqp://mq.test/jobs"}}'),
+    ],
+)  # fmt: skip
 async def test_record_that_cannot_be_decoded_ends_dead_and_stops_no_lane(
-    store: RedisStore, raw: Redis, namespace: str, field: str, caplog: pytest.LogCaptureFixture
-) -> None:
+    store: RedisStore, raw: Redis, namespace: str, field: str, text: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     await put(store, task("bad", message_data="precious"), task("good"))
-    await raw.hset(f"{{{namespace}:0}}:t:bad", field, '{"x"')
+    await raw.hset(f"{{{namespace}:0}}:t:bad", field, text)
     answer = await claim(store)
     assert ids(answer.tasks) == ["good"]
     assert answer.next_due == answer.now

@@ -162,9 +162,11 @@ async def test_the_same_id_twice_is_one_task_or_a_conflict(
 async def test_twenty_hanging_destinations_do_not_delay_a_healthy_one(
     service: Service, receiver: Receiver
 ) -> None:
+    connections: list[asyncio.StreamWriter] = []
+
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
         await reader.read()
-        writer.close()
 
     servers = [await asyncio.start_server(hang, "127.0.0.1", 0) for _ in range(20)]
     hosts = [f"http://127.0.0.1:{s.sockets[0].getsockname()[1]}/" for s in servers]
@@ -181,8 +183,10 @@ async def test_twenty_hanging_destinations_do_not_delay_a_healthy_one(
             late.append(receiver.of(f"ok{n}")[0].at - sent)
         assert sorted(late)[-2] < LATE + SLACK
     finally:
-        for server in servers:
-            server.close()
+        await service.close()
+        for closing in (*servers, *connections):
+            closing.close()
+            await closing.wait_closed()
 
 
 async def test_the_store_is_waited_for_and_the_health_calls_tell(service: Service) -> None:

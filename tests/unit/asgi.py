@@ -12,8 +12,9 @@ from jsonschema import Draft202012Validator
 
 from rebound.adapters.api import openapi
 from rebound.adapters.api.app import Api, create_app
+from rebound.attempting import Policy
 from rebound.domain.task import Task
-from rebound.engine import Engine, Policy
+from rebound.engine import Engine
 from rebound.ports import Receipt, Store
 
 URL = "http://one.test/hook"

@@ -10,7 +10,8 @@ import pytest
 
 from rebound.adapters.api.app import Api
 from rebound.adapters.stores.sqlite import SqliteStore
-from rebound.engine import Engine, Policy
+from rebound.attempting import Policy
+from rebound.engine import Engine
 from rebound.worker import Limits, Worker
 from tests.conftest import Clock
 from tests.unit import asgi

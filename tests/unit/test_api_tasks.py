@@ -71,6 +71,11 @@ async def test_what_is_no_batch_is_400_and_names_the_member(api: Api, body: Any)
     assert (await call(api, "GET", "/tasks")).json["tasks"] == []
 
 
+async def test_a_batch_of_more_than_a_thousand_says_so(api: Api) -> None:
+    reply = await call(api, "POST", "/tasks/batch", {"tasks": [VALID] * 1001})
+    assert reply.error == "tasks: holds more than 1000 tasks"
+
+
 async def test_a_batch_may_hold_a_thousand_tasks(api: Api) -> None:
     tasks = [{**VALID, "id": f"t{n}"} for n in range(1000)]
     results = (await call(api, "POST", "/tasks/batch", {"tasks": tasks})).json["results"]

@@ -118,17 +118,27 @@ async def test_a_bad_item_is_found_by_halves_and_fails_alone(flushes: Flushes) -
 
 async def test_a_store_that_is_away_fails_every_member_and_is_asked_once(flushes: Flushes) -> None:
     batcher = make(flushes)
+    flushes.away = True
+    results = await Callers(batcher, *([f"{n}"] for n in range(8))).results()
+    assert {str(r) for r in results} == {"away"}
+    assert all(isinstance(r, StoreUnavailable) for r in results)
+    assert [len(batch) for batch in flushes.batches] == [8]
+    flushes.away = False
+    assert await batcher.put(["back"]) == ["BACK"]
+
+
+async def test_whoever_waits_behind_a_store_that_is_away_fails_with_it(flushes: Flushes) -> None:
+    batcher = make(flushes, max_items=3)
     first = await held(flushes, batcher)
-    many = Callers(batcher, *([f"{n}"] for n in range(8)))
+    behind = Callers(batcher, ["a"], ["b"])
     await asyncio.sleep(0)
     flushes.away = True
     flushes.open.set()
-    for results in (await first.results(), await many.results()):
+    for results in (await first.results(), await behind.results()):
         assert {str(r) for r in results} == {"away"}
-        assert all(isinstance(r, StoreUnavailable) for r in results)
-    assert len(flushes.batches) == 2
+    assert flushes.batches == [["first"]]
     flushes.away = False
-    assert await batcher.put(["back"]) == ["BACK"]
+    assert await batcher.put(["a", "b", "c"]) == ["A", "B", "C"]
 
 
 async def test_a_flush_that_is_cancelled_leaves_nobody_waiting(flushes: Flushes) -> None:

@@ -262,6 +262,14 @@ def test_no_service_behind_the_url_is_one_line_and_exit_code_1(
     assert capsys.readouterr().err.startswith("rebound: no answer from http://127.0.0.1:1: ")
 
 
+@pytest.mark.parametrize("url", ["one.test", "http://127.0.0.1:99999", "http://..", "http://[::1"])
+def test_what_is_no_url_of_a_service_is_one_line_and_exit_code_2(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list", "--url", url) == 2
+    assert capsys.readouterr().err == "rebound: --url: must be http://host:port or https://host\n"
+
+
 def test_an_unreachable_redis_is_one_line_and_exit_code_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

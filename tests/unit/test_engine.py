@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from rebound.adapters.stores.sqlite import SqliteStore
+from rebound.attempting import Policy
 from rebound.domain import validation
 from rebound.domain.attempt import DeadLetter, Leg, State
 from rebound.domain.destination import Destination
@@ -24,7 +25,7 @@ from rebound.domain.errors import (
     WrongState,
 )
 from rebound.domain.task import Task
-from rebound.engine import Engine, Policy, Submitted
+from rebound.engine import Engine, Submitted
 from rebound.ports import Filter
 from tests.conftest import Clock
 from tests.support import claimed, task, until

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from rebound.adapters.stores.sqlite import SqliteStore
+from rebound.attempting import Policy
 from rebound.domain.attempt import DeadReason, Leg, Outcome, State
 from rebound.domain.destination import Destination
 from rebound.domain.errors import (
@@ -19,7 +20,7 @@ from rebound.domain.errors import (
     ValidationError,
 )
 from rebound.domain.task import Task
-from rebound.engine import Engine, Policy
+from rebound.engine import Engine
 from rebound.ports import Receipt
 from tests.conftest import Clock
 from tests.support import claimed, task, until

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import apsw
 
 from rebound.adapters.stores import sqlite_tasks as tasks
-from rebound.adapters.stores.sqlite_file import StoreFile, explain
+from rebound.adapters.stores.sqlite_file import BUSY_TIMEOUT, StoreFile, explain
 from rebound.adapters.stores.sqlite_lanes import Claim, Request, first, look, next_look
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.domain.task import Task
@@ -30,7 +30,9 @@ WATCH_INTERVAL = 0.02
 """Seconds between looks for what other processes committed."""
 
 Result = TypeVar("Result")
-Job = tuple[Callable[[apsw.Connection], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
+Work = Callable[[apsw.Connection], Any]
+Job = tuple[Work, "asyncio.Future[Any]", asyncio.AbstractEventLoop, float]
+"""What to do, whom to tell, and when it was asked for."""
 
 
 class SqliteStore:
@@ -212,7 +214,7 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         job = _transaction(work) if write else work
-        self._jobs.put((job, future, loop))
+        self._jobs.put((job, future, loop, time.monotonic()))
         try:
             return await future
         except apsw.Error as error:
@@ -221,9 +223,12 @@ class SqliteStore:
     def _work(self) -> None:
         file = StoreFile(self._path)
         while (job := self._jobs.get()) is not None:
-            work, future, loop = job
+            work, future, loop, since = job
             try:
-                result, error = work(file.connection()), None
+                db = file.connection()
+                left = BUSY_TIMEOUT - (time.monotonic() - since)
+                db.set_busy_timeout(max(1, int(left * 1000)))
+                result, error = work(db), None
             except BaseException as raised:
                 result, error = None, raised
             try:

@@ -7,12 +7,10 @@ from importlib import resources
 
 import apsw
 
-BUSY_TIMEOUT_MS = 4000
-"""How long a call waits for another process's transaction."""
+from rebound.domain.errors import StoreUnavailable
 
-
-class Removed(apsw.CantOpenError):
-    """The file is gone; what is written now would be gone with it."""
+BUSY_TIMEOUT = 4.0
+"""Seconds that a call waits for its turn and for another process's transaction, taken together."""
 
 
 class StoreFile:
@@ -27,13 +25,13 @@ class StoreFile:
         self._identity: tuple[int, int] | None = None
 
     def connection(self) -> apsw.Connection:
-        """Open, and to the file that is there now. Raises apsw.Error.
+        """Open, and to the file that is there now. Raises apsw.Error or StoreUnavailable.
 
         SQLite writes on to a file that was deleted: tasks would be accepted into nowhere.
         """
         if self._identity is not None and (found := _identity(self._path)) != self._identity:
             if found is None:
-                raise Removed
+                raise StoreUnavailable(f"{self._path} was removed while it was in use")
             self.close()  # another one was put in its place
         if self._db is None:
             memory = self._path == ":memory:"
@@ -62,7 +60,7 @@ def connect(path: str) -> apsw.Connection:
     """Open the file, or make it. Raises apsw.Error."""
     db = apsw.Connection(path)
     try:
-        db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        db.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA journal_size_limit = 67108864")
@@ -79,8 +77,6 @@ def connect(path: str) -> apsw.Connection:
 def explain(path: str, error: apsw.Error) -> str:
     """What is wrong with the file, for people."""
     match error:
-        case Removed():
-            return f"{path} was removed while it was in use"
         case apsw.BusyError() | apsw.LockedError():
             return f"{path} is locked by another program"
         case apsw.NotADBError():
