@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -58,6 +59,7 @@ class Rebound:
         self._with_worker = worker
         self._worker: Worker | None = None
         self._closed = False
+        self._starting = asyncio.Lock()
         self.draining = False
 
     # -- life --------------------------------------------------------------------------------
@@ -68,11 +70,15 @@ class Rebound:
         Raises StoreUnavailable where waiting may help, StoreUnusable where it will not; Closed
         after `close`.
         """
-        if self._closed:
+        async with self._starting:
+            if self.engine.closed:
+                await self._open()
+
+    async def _open(self) -> None:
+        warnings = () if self._closed else await self.engine.store.open()
+        if self._closed:  # perhaps while the store was opened
             raise Closed
-        if not self.engine.closed:
-            return
-        for warning in await self.engine.store.open():
+        for warning in warnings:
             self.engine.emit(Event("store not durable", detail=warning))
         self.engine.closed = False
         if self._with_worker:

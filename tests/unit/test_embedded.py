@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,25 @@ def config(tmp_path: Path) -> Config:
 
 def a_task() -> Task:
     return Task(source="tests", destination=Destination(url="http://one.test"), delay=1000)
+
+
+async def test_started_twice_at_once_it_works_once_and_leaves_nothing_behind(
+    config: Config,
+) -> None:
+    rebound = Rebound(config)
+    await asyncio.gather(rebound.start(), rebound.start())
+    await rebound.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_closed_while_it_starts_it_does_not_start(config: Config) -> None:
+    rebound = Rebound(config)
+    starting = asyncio.create_task(rebound.start())
+    await asyncio.sleep(0)
+    await rebound.close()
+    with pytest.raises(Closed):
+        await starting
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_after_close_nothing_is_taken_and_it_cannot_be_started_again(config: Config) -> None:

@@ -32,8 +32,10 @@ CREATE TABLE IF NOT EXISTS lanes (
     look_priority REAL,                -- the same for its priority tasks
     held_until    REAL,
     in_flight     INTEGER,             -- its own limit
-    is_full       INTEGER NOT NULL DEFAULT 0
+    is_full       INTEGER NOT NULL DEFAULT 0,
+    waits         INTEGER              -- in flight when it got no slot: look when more are free
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS lanes_look ON lanes (kind, look) WHERE look IS NOT NULL;
+CREATE INDEX IF NOT EXISTS lanes_waits ON lanes (kind, waits) WHERE waits IS NOT NULL;
 CREATE INDEX IF NOT EXISTS lanes_priority ON lanes (kind, look_priority)
     WHERE look_priority IS NOT NULL;

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 import apsw
 
 from rebound.adapters.stores import sqlite_tasks as tasks
+from rebound.adapters.stores.sqlite_claim import Claim, Request
 from rebound.adapters.stores.sqlite_file import BUSY_TIMEOUT, StoreFile, explain
-from rebound.adapters.stores.sqlite_lanes import Claim, Request, first, look, next_look
+from rebound.adapters.stores.sqlite_lanes import first, least_waits, look, next_look
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.domain.task import Task
 from rebound.ports import Claimed, Filter, Found, Retention, Stored, Submission
@@ -102,8 +103,8 @@ class SqliteStore:
     ) -> Claimed:
         token = os.urandom(9).hex()
 
-        def idle(db: apsw.Connection) -> float | None:
-            return next_look(db, kinds, 0.0)
+        def idle(db: apsw.Connection) -> tuple[float | None, int | None]:
+            return next_look(db, kinds, 0.0), least_waits(db, kinds)
 
         def work(db: apsw.Connection) -> Claimed:
             now = self._clock()
@@ -112,12 +113,13 @@ class SqliteStore:
             claim.run()
             claimed = tasks.readable(db, claim.rows, token, now)
             next_due = now if claim.more else next_look(db, kinds, now)
-            return Claimed(claimed, now, next_due, claim.blocked)
+            waits = least_waits(db, kinds) is not None
+            return Claimed(claimed, now, next_due, claim.blocked or waits)
 
-        first = await self._run(idle, write=False)
+        earliest, waits = await self._run(idle, write=False)
         now = self._clock()
-        if first is None or first > now:
-            return Claimed((), now, first, False)
+        if (earliest is None or earliest > now) and (waits is None or waits >= free):
+            return Claimed((), now, earliest, waits is not None)
         return await self._run(work)
 
     async def settle(self, settled: Sequence[Task], /) -> Sequence[str]:
@@ -154,7 +156,7 @@ class SqliteStore:
     async def limit(self, queue: str, /, *, in_flight: int | None) -> None:
         def work(db: apsw.Connection) -> None:
             _lane(db, queue, "in_flight", in_flight)
-            db.execute("UPDATE lanes SET is_full = 0 WHERE queue = ?", (queue,))
+            db.execute("UPDATE lanes SET is_full = 0, waits = NULL WHERE queue = ?", (queue,))
             look(db, queue, self._clock())
 
         await self._run(work)

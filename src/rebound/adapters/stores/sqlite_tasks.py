@@ -84,7 +84,7 @@ def settle(db: apsw.Connection, task: Task, now: float, queues: set[str]) -> boo
         sql = "SELECT 1 FROM tasks WHERE id = ? AND last_token = ?"
         return db.execute(sql, (task.id, token)).fetchone() is not None
     old = task.lease.queue
-    db.execute("UPDATE lanes SET is_full = 0 WHERE queue = ? AND is_full", (old,))
+    db.execute("UPDATE lanes SET is_full = 0, waits = NULL WHERE queue = ?", (old,))
     queues.add(old)
     _line_up(db, task, queues)
     return True
