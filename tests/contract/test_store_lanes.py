@@ -260,3 +260,42 @@ async def test_finished_lanes_leave_nothing_behind(store: Store) -> None:
         await store.settle([succeed(t, await store.time()) for t in batch])
     answer = await claim(store)
     assert (list(answer.tasks), answer.next_due, answer.blocked) == ([], None, False)
+
+
+async def fill_up(store: Store, count: int, free: int) -> tuple[int, list[Task]]:
+    """`count` hanging lanes take what they can of `free` slots: those left, and what they took."""
+    for n in range(count):
+        await fill(store, f"hang{n}", 20)
+    taken: list[Task] = []
+    while True:
+        answer = await claim(store, free - len(taken), free=free - len(taken))
+        taken += answer.tasks
+        if answer.next_due is None or answer.next_due > answer.now:
+            return free - len(taken), taken
+
+
+async def test_a_healthy_lane_beside_a_hundred_hanging_ones_is_found_at_once(store: Store) -> None:
+    free, _ = await fill_up(store, 100, 1000)
+    assert 5 <= free <= 10
+    await fill(store, "healthy", 1)
+    assert ids(await claimed(store, free, free=free)) == ["healthy-0"]
+
+
+async def test_a_lane_that_waits_for_slots_gets_one_when_more_are_free(store: Store) -> None:
+    free, taken = await fill_up(store, 3, 40)
+    hanging = [t for t in taken if t.lane_name == "http://hang0.test"]
+    others = [t for t in taken if t.lane_name != "http://hang0.test"]
+    assert await claimed(store, free, free=free) == []
+    await store.settle([succeed(t, await store.time()) for t in others])
+    more = lanes(await claimed(store, 40, free=40 - len(hanging)))
+    assert more["hang0"] >= 1
+
+
+async def test_expired_leases_of_lanes_that_wait_for_slots_come_back(
+    store: Store, clock: Clock
+) -> None:
+    """Their worker died with more in flight than another has slots."""
+    free, taken = await fill_up(store, 3, 40)
+    assert max(lanes(taken).values()) >= free
+    clock.advance(61)
+    assert len(await claimed(store, 4, free=4)) >= 1
