@@ -147,10 +147,8 @@ class Claim:
             (is_full, waits, queue),
         )
         at = look(self._db, queue, request.now, floor=True)
-        if at is not None and at <= request.now and not only:
-            self.more = self.more or taken < room
-            self.blocked = self.blocked or taken >= room
         self.blocked = self.blocked or is_full or waits is not None
+        self.more = self.more or (at is not None and at <= request.now and not only)
         return urgent
 
     def _threshold(self, in_flight: int) -> int:
