@@ -13,47 +13,48 @@ from collections.abc import Awaitable, Callable
 from bench import backlog, create, deliver
 from bench.machine import Row, redis, sink
 
-Question = Callable[[], Awaitable[list[Row]]]
+Question = Callable[[str, str], Awaitable[list[Row]]]
 
 
-def questions(store_url: str, namespace: str, url: str) -> list[Question]:
-    return [
-        lambda: create.embedded(store_url, namespace),
-        lambda: create.over_http(store_url, namespace),
-        lambda: deliver.throughput(store_url, namespace, url, 5_000),
-        lambda: deliver.lateness(store_url, namespace),
+def show(rows: list[Row]) -> list[Row]:
+    for row in rows:
+        print(row.line(), flush=True)
+    return rows
+
+
+async def ask(empty: str, full: str | None, url: str) -> list[Row]:
+    """Each question of an empty Redis, and at once of one with a million tasks pending."""
+    questions: list[Question] = [
+        create.embedded,
+        create.over_http,
+        lambda store, name: deliver.throughput(store, name, url, 5_000),
+        deliver.lateness,
     ]
-
-
-async def ask(asked: list[Question]) -> list[Row]:
     rows: list[Row] = []
-    for question in asked:
-        for row in await question():
-            rows.append(row)
-            print(row.line(), flush=True)
+    for question in questions:
+        alone = await question(empty, "bench")
+        rows += show(alone)
+        if full is not None:
+            rows += show(backlog.beside(alone, await question(full, "bench")))
     return rows
 
 
 async def main() -> int:
-    quick = "--quick" in sys.argv
     print(
         f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores"
     )
-    with redis() as store_url, sink() as url, tempfile.TemporaryDirectory() as folder:
-        rows = await ask(questions(store_url, "empty", url))
-        file = f"sqlite:///{folder}/bench.db"
-        rows += await ask([lambda: deliver.throughput(file, "x", url, 2_000)])
+    with (
+        redis() as empty,
+        redis() as full,
+        sink() as url,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        quick = "--quick" in sys.argv
         if not quick:
-            await backlog.fill(store_url, "full")
-            print()
-            count = len(rows) - 1
-            full = []
-            for question in questions(store_url, "full", url):
-                full += await question()
-            beside = backlog.beside(rows[:count], full)
-            for row in beside:
-                print(row.line(), flush=True)
-            rows += beside
+            await backlog.fill(full, "bench")
+        rows = await ask(empty, None if quick else full, url)
+        file = f"sqlite:///{folder}/bench.db"
+        rows += show(await deliver.throughput(file, "bench", url, 2_000))
     missed = [row for row in rows if not row.met]
     print(f"{len(rows) - len(missed)} of {len(rows)} targets met")
     return 1 if missed else 0

@@ -45,6 +45,7 @@ async def put(store: Store, *tasks: Task) -> Sequence[Added]:
 
 async def claim(store: Store, limit: int = 100, **options: Any) -> Claimed:
     options.setdefault("free", max(limit, 1000))
+    options.setdefault("slots", options["free"])
     options.setdefault("kinds", ["http"])
     options.setdefault("lease", 60.0)
     options.setdefault("lane_limit", 100)

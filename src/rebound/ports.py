@@ -124,6 +124,7 @@ class Store(Protocol):
         /,
         *,
         free: int,
+        slots: int,
         kinds: Collection[str],
         lease: float,
         lane_limit: int,
@@ -131,10 +132,12 @@ class Store(Protocol):
     ) -> Claimed:
         """Lease at most `limit` due tasks that one of `kinds` serves, fair over their lanes.
 
-        A lane gets no further slot while it has as many in flight, over all workers, as the caller
-        has slots `free`, or `lane_limit`. Its share is `limit` divided by the number of all due
-        lanes. Priority tasks go first within their lane, and over lanes within three quarters of
-        `limit` while others are due. At most 8 MiB of bodies, at least one task.
+        A lane gets no further slot when it has `lane_limit` in flight, over all workers, or what
+        `domain.fairness.most` says: the caller, who has `slots` in all and so many `free`, keeps
+        1/(n+1) of them free however n hanging lanes come. Its share of a claim is `limit` divided
+        by the number of all due lanes. Priority tasks go first within their lane, and over lanes
+        within three quarters of `limit` while others are due. At most 8 MiB of bodies, at least
+        one task.
 
         A lease that has expired is due again within the same limits: the first time at once, then
         after 2^lost s × (0.5 + `random`), `random` in [0, 1).

@@ -128,6 +128,7 @@ class Worker:
         claimed = await self._store.claim(
             min(free, MAX_CLAIM),
             free=free,
+            slots=limits.concurrency,
             kinds=self._kinds,
             lease=limits.lease,
             lane_limit=limits.lane_concurrency,

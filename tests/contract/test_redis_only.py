@@ -109,14 +109,14 @@ async def test_work_for_another_lane_wakes_although_hanging_lanes_are_due(
     await put(store, *(task(f"h{n}", lane="hang") for n in range(30)))
     free = 10
     for _ in range(5):
-        free -= len(await claimed(store, free, free=free))
-    assert (await claim(store, free, free=free)).blocked
+        free -= len(await claimed(store, free, free=free, slots=10))
+    assert (await claim(store, free, free=free, slots=10)).blocked
     async with wakes(raw, namespace) as published:
         await put(store, task("more", lane="hang"))
         assert await published() == 0
         await put(store, task("new", lane="healthy"))
         assert await published() == 1
-    assert ids(await claimed(store, free, free=free)) == ["new"]
+    assert ids(await claimed(store, free, free=free, slots=10)) == ["new"]
 
 
 async def test_watch_subscribes_again_after_the_server_was_away(own_redis: OwnRedis) -> None:

@@ -134,6 +134,14 @@ async def test_refused_login_is_unusable_and_names_no_password(own_redis: OwnRed
         await store.open()
 
 
+async def test_database_that_the_server_does_not_have_is_unusable(
+    redis_server: RedisServer,
+) -> None:
+    async with opened(redis_server.url.removesuffix("/0") + "/9999") as store:
+        with pytest.raises(StoreUnusable, match="DB index is out of range"):
+            await store.open()
+
+
 async def test_unreachable_server_is_unavailable_but_not_unusable() -> None:
     async with opened(f"redis://127.0.0.1:{free_port()}") as store:
         with pytest.raises(StoreUnavailable) as caught:

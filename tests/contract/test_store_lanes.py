@@ -109,42 +109,38 @@ async def test_expired_leases_come_back_within_the_lanes_share(store: Store, clo
     assert shares == {"a": 10, "b": 10}
 
 
-async def test_a_lane_gets_no_slot_while_as_many_are_in_flight_as_slots_are_free(
-    store: Store,
-) -> None:
-    """Dynamic thresholds: a single lane of ten slots ends with half of them free."""
+async def fill_up(store: Store, slots: int, taken: list[Task]) -> int:
+    """Claim as a worker of `slots` does that has `taken` in flight, until it gets no more.
+
+    Adds to `taken`; returns the slots left free.
+    """
+    while True:
+        free = slots - len(taken)
+        answer = await claim(store, free, free=free, slots=slots)
+        taken += answer.tasks
+        if answer.next_due is None or answer.next_due > answer.now:
+            return slots - len(taken)
+
+
+async def test_a_single_lane_may_take_half_of_the_slots(store: Store) -> None:
     await fill(store, "a", 50)
-    free = 10
-    for _ in range(10):
-        free -= len(await claimed(store, free, free=free))
-    assert free == 5
-    answer = await claim(store, free, free=free)
-    assert answer.blocked
-    assert answer.next_due is None or answer.next_due > answer.now
+    assert await fill_up(store, 10, []) == 5
+    answer = await claim(store, 5, free=5, slots=10)
+    assert (list(answer.tasks), answer.blocked) == ([], True)
 
 
-async def test_n_hanging_lanes_leave_a_share_of_one_in_n_plus_one_free(store: Store) -> None:
-    for n in range(4):
-        await fill(store, f"hang{n}", 60)
-    free = 100
-    for _ in range(60):
-        free -= len(await claimed(store, free, free=free))
-    assert free == 20
-    await fill(store, "healthy", 5)
-    taken: list[Task] = []
-    while batch := await claimed(store, free - len(taken), free=free - len(taken)):
-        taken += batch
-    assert lanes(taken) == {"healthy": 5}
-
-
-async def test_the_threshold_is_evaluated_again_as_one_claim_gives_slots_away(store: Store) -> None:
+@pytest.mark.parametrize("lanes_at_once", [1, 5, 20])
+async def test_n_hanging_lanes_leave_a_share_of_one_in_n_plus_one_free_in_whatever_order_they_come(
+    store: Store, lanes_at_once: int
+) -> None:
+    slots, taken, free = 1024, list[Task](), 1024
     for n in range(20):
-        await fill(store, f"hang{n}", 60)
-    taken = await claimed(store, 100, free=100)
-    free = 100 - len(taken)
-    for _ in range(60):
-        free -= len(await claimed(store, free, free=free)) if free else 0
-    assert free >= 100 // 21
+        await fill(store, f"hang{n}", 600)
+        if (n + 1) % lanes_at_once == 0:
+            free = await fill_up(store, slots, taken)
+    assert free >= slots // 21
+    await fill(store, "healthy", 1)
+    assert ids(await claimed(store, free, free=free, slots=slots)) == ["healthy-0"]
 
 
 async def test_priority_goes_strictly_first_within_its_lane(store: Store, clock: Clock) -> None:
@@ -245,10 +241,8 @@ async def test_an_empty_claim_does_not_ask_for_another(store: Store) -> None:
     """A worker must not spin on lanes that give it nothing."""
     for n in range(5):
         await fill(store, f"hang{n}", 30)
-    free = 50
-    for _ in range(50):
-        free -= len(await claimed(store, free, free=free))
-    answer = await claim(store, free, free=free)
+    free = await fill_up(store, 50, [])
+    answer = await claim(store, free, free=free, slots=50)
     assert list(answer.tasks) == []
     assert answer.next_due is None or answer.next_due > answer.now
 
@@ -262,40 +256,40 @@ async def test_finished_lanes_leave_nothing_behind(store: Store) -> None:
     assert (list(answer.tasks), answer.next_due, answer.blocked) == ([], None, False)
 
 
-async def fill_up(store: Store, count: int, free: int) -> tuple[int, list[Task]]:
-    """`count` hanging lanes take what they can of `free` slots: those left, and what they took."""
+async def hanging(store: Store, count: int, slots: int) -> tuple[int, list[Task]]:
+    """`count` lanes with backlog take what they can: the slots left free, and what they took."""
     for n in range(count):
         await fill(store, f"hang{n}", 20)
     taken: list[Task] = []
-    while True:
-        answer = await claim(store, free - len(taken), free=free - len(taken))
-        taken += answer.tasks
-        if answer.next_due is None or answer.next_due > answer.now:
-            return free - len(taken), taken
+    return await fill_up(store, slots, taken), taken
 
 
 async def test_a_healthy_lane_beside_a_hundred_hanging_ones_is_found_at_once(store: Store) -> None:
-    free, _ = await fill_up(store, 100, 1000)
-    assert 5 <= free <= 10
+    free, _ = await hanging(store, 100, 10_000)
+    assert free >= 99
     await fill(store, "healthy", 1)
-    assert ids(await claimed(store, free, free=free)) == ["healthy-0"]
+    assert ids(await claimed(store, free, free=free, slots=10_000)) == ["healthy-0"]
 
 
 async def test_a_lane_that_waits_for_slots_gets_one_when_more_are_free(store: Store) -> None:
-    free, taken = await fill_up(store, 3, 40)
-    hanging = [t for t in taken if t.lane_name == "http://hang0.test"]
-    others = [t for t in taken if t.lane_name != "http://hang0.test"]
-    assert await claimed(store, free, free=free) == []
-    await store.settle([succeed(t, await store.time()) for t in others])
-    more = lanes(await claimed(store, 40, free=40 - len(hanging)))
-    assert more["hang0"] >= 1
+    taken: list[Task] = []
+    await fill(store, "b", 20)
+    await fill_up(store, 40, taken)
+    await fill(store, "a", 30)
+    free = await fill_up(store, 40, taken)
+    assert lanes(taken) == {"b": 20, "a": 6}
+    assert await claimed(store, free, free=free, slots=40) == []
+    await store.settle([succeed(t, await store.time()) for t in taken[:20]])
+    taken = taken[20:]
+    await fill_up(store, 40, taken)
+    assert lanes(taken) == {"a": 20}
 
 
 async def test_expired_leases_of_lanes_that_wait_for_slots_come_back(
     store: Store, clock: Clock
 ) -> None:
     """Their worker died with more in flight than another has slots."""
-    free, taken = await fill_up(store, 3, 40)
+    free, taken = await hanging(store, 3, 40)
     assert max(lanes(taken).values()) >= free
     clock.advance(61)
-    assert len(await claimed(store, 4, free=4)) >= 1
+    assert len(await claimed(store, 4, free=4, slots=4)) >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -69,6 +70,18 @@ async def test_what_is_no_batch_is_400_and_names_the_member(api: Api, body: Any)
     assert (reply.status, reply.code) == (400, "VALIDATION_ERROR")
     assert ("extra" if body and "extra" in body else "tasks") in reply.error
     assert (await call(api, "GET", "/tasks")).json["tasks"] == []
+
+
+async def test_a_lone_surrogate_in_a_batch_stops_only_its_task(api: Api) -> None:
+    good = {**VALID, "message_data": "\U0001f600 \\ud800"}
+    bad = {**VALID, "message_data": "\ud800"}
+    body = json.dumps({"tasks": [good, bad, {**VALID, "source": "\udfffx"}, good]})
+    results = (await call(api, "POST", "/tasks/batch", body.encode())).json["results"]
+    assert [r["status"] for r in results] == [201, 400, 400, 201]
+    assert {r["code"] for r in results[1:3]} == {"INVALID_BODY"}
+    assert all("lone surrogate" in r["error"] for r in results[1:3])
+    stored = (await call(api, "GET", f"/tasks/{results[0]['id']}")).json
+    assert stored["message_data"] == good["message_data"]
 
 
 async def test_a_batch_of_more_than_a_thousand_says_so(api: Api) -> None:

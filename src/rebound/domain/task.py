@@ -117,14 +117,13 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     @property
     def lane_name(self) -> str:
         """The lane that the current leg queues up in."""
-        if self.lane is not None and self.leg != Leg.DEAD:
-            return self.lane
-        return self.place.lane
+        return self._lane_of(self.place)
 
     @property
     def queue(self) -> str:
         """`<served by>|<lane>`: the lane's key in the store."""
-        return f"{self.place.served_by}|{self.lane_name}"
+        place = self.place
+        return f"{place.served_by}|{self._lane_of(place)}"
 
     @property
     def number(self) -> int:
@@ -267,6 +266,9 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     def _by_expiry(self, due: float) -> float:
         return due if self.leg == Leg.DEAD else min(due, self.expires_at or due)
+
+    def _lane_of(self, place: Place) -> str:
+        return place.lane if self.lane is None or self.leg == Leg.DEAD else self.lane
 
     def _counted(self, attempt: Attempt, now: float) -> Task:
         dead = self.leg == Leg.DEAD

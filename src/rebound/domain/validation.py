@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple, replace
 
+from rebound.domain import surrogates
 from rebound.domain.backoff import STRATEGIES, Backoff, Strategy
 from rebound.domain.destination import Base64, Destination
 from rebound.domain.errors import InvalidBody, PayloadTooLarge, ValidationError
@@ -46,17 +47,24 @@ def parse(data: bytes) -> Task:
         except RecursionError:
             raise InvalidBody("the JSON is nested too deeply") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as broken:
-            raise InvalidBody(f"the body is not JSON: {broken}") from None
+            raise not_json(data, broken) from None
         if stripped is None:
             raise explained from None
     except RecursionError:
         raise InvalidBody("the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidBody(f"the body is not JSON: {error}") from None
+        raise not_json(data, error) from None
     try:
         return _without_engine_fields(_decoder.decode(stripped))
     except msgspec.ValidationError as error:
         raise explain(error) from None
+
+
+def not_json(data: bytes, error: Exception) -> InvalidBody:
+    """What to raise for `data` that msgspec cannot decode because of `error`."""
+    if surrogates.has_lone(data):
+        return InvalidBody("the body has a lone surrogate such as \\ud800, which is no text")
+    return InvalidBody(f"the body is not JSON: {error}")
 
 
 def require_utf8(data: bytes) -> None:

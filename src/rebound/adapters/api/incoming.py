@@ -11,7 +11,7 @@ from msgspec.structs import astuple
 
 from rebound.adapters.api.answer import explained
 from rebound.adapters.api.view import BatchResult
-from rebound.domain import validation
+from rebound.domain import surrogates, validation
 from rebound.domain.destination import Destination
 from rebound.domain.errors import (
     InvalidBody,
@@ -71,17 +71,26 @@ def batch(data: bytes) -> Sequence[bytes]:
     validation.require_utf8(data)
     try:
         try:
-            tasks = [bytes(t) for t in astuple(_batch.decode(data).tasks) if t is not UNSET]
-        except msgspec.ValidationError as error:
-            _syntax.decode(data)
-            raise _not_a_batch(error) from None
+            tasks = _split(data)
+        except msgspec.DecodeError:
+            if not surrogates.has_lone(data):
+                raise
+            tasks = [surrogates.shown(text) for text in _split(surrogates.hidden(data))]
     except RecursionError:
         raise InvalidBody("the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidBody(f"the body is not JSON: {error}") from None
+        raise validation.not_json(data, error) from None
     if not tasks:
         raise ValidationError("tasks: must hold 1 to 1000 tasks, not none", field="tasks")
     return tasks
+
+
+def _split(data: bytes) -> list[bytes]:
+    try:
+        return [bytes(t) for t in astuple(_batch.decode(data).tasks) if t is not UNSET]
+    except msgspec.ValidationError as error:
+        _syntax.decode(data)
+        raise _not_a_batch(error) from None
 
 
 def result(data: bytes, outcome: Submitted | ReboundError, *, max_payload: int) -> BatchResult:

@@ -78,7 +78,7 @@ class RedisStore:
             await self.ping()
         except StoreUnavailable as error:
             refused = (exceptions.AuthenticationError, exceptions.NoPermissionError)
-            if isinstance(error.__cause__, refused):
+            if isinstance(error.__cause__, refused) or "DB index is out of range" in str(error):
                 raise StoreUnusable(str(error)) from error
             raise
         version = await self._info("redis_version")
@@ -115,14 +115,15 @@ class RedisStore:
         /,
         *,
         free: int,
+        slots: int,
         kinds: Collection[str],
         lease: float,
         lane_limit: int,
         random: float,
     ) -> Claimed:
         chance = os.urandom(6).hex()
-        slots = (limit, free, rows.micros(lease), lane_limit, random, chance)
-        reply = await self._run("claim", *self._keep.arguments, *slots, *kinds, repeat=False)
+        wants = (limit, free, rows.micros(lease), lane_limit, random, chance, slots)
+        reply = await self._run("claim", *self._keep.arguments, *wants, *kinds, repeat=False)
         now, next_due, blocked, orphans, cuts, found = reply
         self._keep.warn(cuts)
         for id_ in orphans:

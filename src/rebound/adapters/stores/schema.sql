@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS lanes (
     held_until    REAL,
     in_flight     INTEGER,             -- its own limit
     is_full       INTEGER NOT NULL DEFAULT 0,
-    waits         INTEGER              -- in flight when it got no slot: look when more are free
+    waits         INTEGER              -- got no slot: look when so many are free
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS lanes_look ON lanes (kind, look) WHERE look IS NOT NULL;
 CREATE INDEX IF NOT EXISTS lanes_waits ON lanes (kind, waits) WHERE waits IS NOT NULL;

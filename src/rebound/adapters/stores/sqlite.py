@@ -96,6 +96,7 @@ class SqliteStore:
         /,
         *,
         free: int,
+        slots: int,
         kinds: Collection[str],
         lease: float,
         lane_limit: int,
@@ -109,7 +110,9 @@ class SqliteStore:
         def work(db: apsw.Connection) -> Claimed:
             now = self._clock()
             self._retention.trim(db, now, 100)
-            claim = Claim(db, Request(limit, free, kinds, lease, lane_limit, random, now, token))
+            claim = Claim(
+                db, Request(limit, free, slots, kinds, lease, lane_limit, random, now, token)
+            )
             claim.run()
             claimed = tasks.readable(db, claim.rows, token, now)
             next_due = now if claim.more else next_look(db, kinds, now)
@@ -118,7 +121,7 @@ class SqliteStore:
 
         earliest, waits = await self._run(idle, write=False)
         now = self._clock()
-        if (earliest is None or earliest > now) and (waits is None or waits >= free):
+        if (earliest is None or earliest > now) and (waits is None or waits > free):
             return Claimed((), now, earliest, waits is not None)
         return await self._run(work)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import apsw
 
 from rebound.adapters.stores.sqlite_lanes import Row, first, joined, look, losses
+from rebound.domain.fairness import most, needed
 from rebound.domain.task import MAX_LOST
 
 MAX_BODIES = 8 * 1024 * 1024
@@ -24,7 +25,7 @@ GOLDEN = 0.6180339887498949
 
 _COLUMNS = "seq, id, body, progress, created_at, leased_at, lost, queue"
 _OPEN = """SELECT queue, look FROM served WHERE look <= :now
-    UNION SELECT queue, look FROM served WHERE waits < :free"""
+    UNION SELECT queue, look FROM served WHERE waits <= :free"""
 _URGENT = "SELECT queue FROM served WHERE look_priority <= :now ORDER BY look_priority"
 _DUE = f"""SELECT {_COLUMNS} FROM tasks WHERE queue = ? AND state = 'scheduled' AND priority = ?
     AND due_at <= ? ORDER BY due_at LIMIT ?"""
@@ -37,6 +38,7 @@ class Request(NamedTuple):
 
     limit: int
     free: int
+    slots: int
     kinds: Collection[str]
     lease: float
     lane_limit: int
@@ -58,7 +60,6 @@ class Claim:
         self._left = request.limit
         self._free = request.free
         self._bytes = 0
-        self._due = 0
         self._pushed = 0
         self._taken: dict[str, int] = {}
         self._in_flight: dict[str, int] = {}
@@ -67,7 +68,6 @@ class Claim:
         """Fill `rows`, `blocked` and `more` (another claim is worth while at once)."""
         request = self._request
         due, urgent = self._count(), self._urgent()
-        self._due = due
         if not due:
             return
         others = due > len(urgent)
@@ -141,7 +141,9 @@ class Claim:
         self._in_flight[queue] = in_flight + taken
         self._taken[queue] = self._taken.get(queue, 0) + taken
         is_full = in_flight + taken >= limit
-        waits = None if self._threshold(in_flight + taken) else in_flight + taken
+        waits = None
+        if not self._threshold(in_flight + taken):
+            waits = needed(in_flight + taken, request.slots)
         self._db.execute(
             "UPDATE lanes SET is_full = ?, waits = ?, held_until = NULL WHERE queue = ?",
             (is_full, waits, queue),
@@ -152,14 +154,8 @@ class Claim:
         return urgent
 
     def _threshold(self, in_flight: int) -> int:
-        """Slots that a lane may still get before it holds as many as stay free.
-
-        All due lanes take alike, so each counts on the others to leave as little as itself: what
-        one claim gives away at once must not differ from what many small ones would.
-        """
-        if in_flight >= self._free:
-            return 0
-        return max(1, (self._request.free - in_flight) // (self._due + 1))
+        """Slots that a lane may still get before it holds its share of them."""
+        return max(0, min(self._free, most(self._free, in_flight, self._request.slots) - in_flight))
 
     def _candidates(
         self, queue: str, want: int, priority: int, only: bool

@@ -77,7 +77,7 @@ def next_look(db: apsw.Connection, kinds: Collection[str], after: float) -> floa
 
 
 def least_waits(db: apsw.Connection, kinds: Collection[str]) -> int | None:
-    """How many slots the least of the lanes that wait for one has in flight."""
+    """How many free slots the first of the lanes needs that wait for one."""
     marks = ",".join("?" * len(kinds))
     sql = f"SELECT min(waits) FROM lanes WHERE kind IN ({marks})"
     found = first(db.execute(sql, tuple(kinds)))[0]

@@ -2,8 +2,8 @@
 -- Lease due tasks, fair over their lanes.
 -- ARGV[2..6] retention, see trim
 -- ARGV[7]  how many at most, [8] free slots of the worker, [9] lease, [10] limit of a lane
--- ARGV[11] random number in [0, 1), [12] random text for the token
--- ARGV[13...] kinds that the worker serves
+-- ARGV[11] random number in [0, 1), [12] random text for the token, [13] slots of the worker in all
+-- ARGV[14...] kinds that the worker serves
 -- Result: {now, when to claim again or '', 1 if due tasks were left because of the limits,
 --   {ids without a record, dropped}, {ages that a maximum cut off},
 --   {for each task: {id, queue, g, b, s, l}}}; the token is <random text>.<now>
@@ -13,7 +13,7 @@ local left, free, limit = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[7]
 
 local function count(index, below)
   local n = 0
-  for i = 13, #ARGV do
+  for i = 14, #ARGV do
     n = n + call('ZCOUNT', P .. index .. ARGV[i], '-inf', below)
   end
   return n
@@ -22,22 +22,21 @@ end
 -- At most `most` queues of all kinds with a score up to `below`, the lowest first.
 local function line(index, below, most)
   local found = {}
-  for i = 13, #ARGV do
+  for i = 14, #ARGV do
     local key = P .. index .. ARGV[i]
     local rows = call('ZRANGE', key, '-inf', below, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
     for j = 1, #rows, 2 do
       found[#found + 1] = { queue = rows[j], at = tonumber(rows[j + 1]) }
     end
   end
-  if #ARGV > 13 then
+  if #ARGV > 14 then
     table.sort(found, function(one, other) return one.at < other.at end)
   end
   return found
 end
 
--- Lanes to visit: those that are due, and those that wait for slots and have fewer in flight than
--- there are free.
-local FREE = '(' .. ARGV[8]
+-- Lanes to visit: those that are due, and those that wait for no more slots than are free.
+local FREE = ARGV[8]
 local due, due_urgent = count('lanes:', NOW) + count('waits:', FREE), count('lanes!:', NOW)
 local share = math.max(1, math.ceil(limit / math.max(due, 1)))
 local budget = limit -- of priority tasks
@@ -68,15 +67,20 @@ local function lane_of(queue)
   return lane
 end
 
--- How many slots the lane may still get: none while it has as many in flight as stay free. Lanes
--- that are still to come count as if they took as many, so that one claim gives no more away than
--- many small ones would.
-local function room(lane, to_come)
-  if lane.flight >= math.min(free, lane.limit) then
-    return 0
-  end
-  local fair = math.max(1, math.floor((free - lane.flight) / (to_come + 2)))
-  return math.min(lane.limit - lane.flight, fair)
+-- How many slots the lane may still get; domain/fairness.py has the rule and its reason.
+local slots = tonumber(ARGV[13])
+
+local function room(lane)
+  local reach = free + lane.flight
+  local most = math.max(1, math.floor(reach * reach / (slots + reach)))
+  return math.max(0, math.min(free, most - lane.flight, lane.limit - lane.flight))
+end
+
+-- With how many free slots it may get one more.
+local function needed(lane)
+  local wanted = lane.flight + 1
+  local reach = (wanted + math.sqrt(wanted * wanted + 4 * wanted * slots)) / 2
+  return lane.flight == 0 and 1 or math.max(1, math.ceil(reach - 1e-9) - lane.flight)
 end
 
 local function took(lane, given)
@@ -87,7 +91,7 @@ end
 
 -- Visit a lane for its priority tasks, and (`all`) first for expired leases and last for the rest.
 local function visit(lane, allowed, all)
-  local want = lane.held and 0 or math.min(left, allowed, room(lane, due - #visited))
+  local want = lane.held and 0 or math.min(left, allowed, room(lane))
   if want <= 0 then
     return
   end
@@ -159,9 +163,9 @@ local function close(lane)
   end
   local due_at = math.min(lane.due_at or head_of('d:' .. queue), urgent, ending)
   local waits, shut = due_at <= now and not lane.held, lane.held
-  local short = waits and lane.flight > 0 and lane.flight >= free
+  local short = waits and lane.flight > 0 and room(lane) == 0
   if short and lane.flight < lane.limit then
-    call('ZADD', P .. 'waits:' .. kind_of(queue), lane.flight, queue)
+    call('ZADD', P .. 'waits:' .. kind_of(queue), needed(lane), queue)
   elseif lane.full then
     call('ZREM', P .. 'waits:' .. kind_of(queue), queue)
   end
@@ -181,7 +185,7 @@ local function close_lanes()
   local more, blocked = stopped, left <= 0 and due > #visited
   for _, lane in ipairs(visited) do
     if close(lane) then
-      local could = room(lane, 0) > 0
+      local could = room(lane) > 0
       more = more or could
       blocked = blocked or not could or left <= 0
     end
@@ -196,7 +200,7 @@ if due > 0 then
   more, blocked = close_lanes()
 end
 local at = more and now or INF
-for i = 13, #ARGV do
+for i = 14, #ARGV do
   at = math.min(at, first_after('lanes:' .. ARGV[i], '(' .. NOW))
 end
 blocked = blocked or count('waits:', '+inf') > 0

@@ -11,8 +11,8 @@
 --                         delivering, succeeded, dead, cancelled
 --   end:<state>     zset  id -> when it ended, for what is forgotten some day: succeeded, stub,
 --                         cancelled, dead (with a delivered dead letter)
---   waits:<kind>    zset  queue -> tasks in flight, of those with due tasks that got no slot for it:
---                         a claim with more slots free than that may look at it again
+--   waits:<kind>    zset  queue -> how many free slots it takes to get one more, of lanes with due
+--                         tasks that got none: a claim with as many free looks at it again
 --   wake:<kind>     channel: something is due earlier than the workers know
 --
 -- KEYS[1]  prefix of every key, {<namespace>:0}: , so that a script touches one slot only
