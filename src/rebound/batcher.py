@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -24,7 +25,7 @@ class Group(NamedTuple, Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects groups of items and flushes them one batch after the other, in order.
+    """Collects groups of items and flushes them in batches, at most `flights` at once.
 
     A batch that fails for a reason of its content is sent again in halves, so that one bad item
     fails alone; StoreUnavailable fails every member, and whoever has been waiting behind them, who
@@ -38,6 +39,7 @@ class Batcher(Generic[Item, Result]):
         *,
         size: Callable[[Item], int],
         max_batch: int,
+        flights: int = 1,
         max_items: int = 10_000,
         max_bytes: int = 64 * 1024 * 1024,
     ) -> None:
@@ -48,7 +50,9 @@ class Batcher(Generic[Item, Result]):
         self._room_bytes = max_bytes
         self._max_portion = max_bytes // 4
         self._waiting: deque[Group[Item, Result]] = deque()
-        self._running: asyncio.Task[None] | None = None
+        self._flights = flights
+        self._flushing = 0
+        self._running: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def put(self, items: Sequence[Item]) -> list[Result]:
@@ -68,8 +72,9 @@ class Batcher(Generic[Item, Result]):
         self._room_bytes -= size
         group = Group(items, size, asyncio.get_running_loop().create_future())
         self._waiting.append(group)
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
+        if len(self._running) < self._flights:
+            runner = asyncio.create_task(self._run())
+            self._running.add(runner)
         return await group.results
 
     async def put_many(self, items: Sequence[Item]) -> list[Result]:
@@ -88,27 +93,37 @@ class Batcher(Generic[Item, Result]):
     async def aclose(self) -> None:
         """Flush what waits and take nothing more."""
         self._closed = True
-        if self._running is not None:
-            await asyncio.wait([self._running])
+        if self._running:
+            await asyncio.wait(self._running)
 
     async def _run(self) -> None:
         try:
             while self._waiting:
                 groups = self._next()
+                self._flushing += 1
                 try:
                     await self._send(groups)
                 finally:
+                    self._flushing -= 1
                     _fail(groups, StoreUnavailable("the call was cancelled"))
                     self._room_items += sum(len(group.items) for group in groups)
                     self._room_bytes += sum(group.size for group in groups)
         finally:
-            self._running = None
+            runner = asyncio.current_task()
+            assert runner is not None
+            self._running.discard(runner)  # at once: whoever comes next must start another
             _fail(self._waiting, StoreUnavailable("the call was cancelled"))
 
     def _next(self) -> list[Group[Item, Result]]:
+        """What waits, up to a full batch; shared evenly between the flights that are free."""
+        most = math.ceil(len(self._waiting) / max(1, self._flights - self._flushing))
         groups = [self._waiting.popleft()]
         count = len(groups[0].items)
-        while self._waiting and count + len(self._waiting[0].items) <= self._max_batch:
+        while (
+            len(groups) < most
+            and self._waiting
+            and count + len(self._waiting[0].items) <= self._max_batch
+        ):
             groups.append(self._waiting.popleft())
             count += len(groups[-1].items)
         return groups

@@ -41,6 +41,8 @@ from rebound.ports import (
     Submission,
 )
 
+FLIGHTS = 2
+"""Round trips of adding under way at once: while the store works on one, the next gathers."""
 FAILURES = (Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED)
 TERMINAL = (State.SUCCEEDED, State.DEAD, State.CANCELLED)
 
@@ -75,7 +77,7 @@ class Engine:
         self._calls = count()
         self._failing: set[str] = set()
         self._adding: Batcher[Submission, Stored] = Batcher(
-            self._add, size=lambda s: len(s.body) + 200, max_batch=500
+            self._add, size=lambda s: len(s.body) + 200, max_batch=500, flights=FLIGHTS
         )
 
     # -- in ----------------------------------------------------------------------------------

@@ -253,3 +253,39 @@ async def test_closing_twice_or_unused_does_nothing(flushes: Flushes) -> None:
     await batcher.aclose()
     with pytest.raises(Closed):
         await batcher.put(["a"])
+
+
+async def test_two_flights_share_what_waits_and_run_at_once() -> None:
+    under_way: list[list[str]] = []
+    go = asyncio.Event()
+
+    async def flush(items: Sequence[str]) -> Sequence[str]:
+        under_way.append(list(items))
+        await go.wait()
+        return [item.upper() for item in items]
+
+    batcher: Batcher[str, str] = Batcher(flush, size=len, max_batch=100, flights=2)
+    callers = [asyncio.create_task(batcher.put([c])) for c in "abcdef"]
+    await until(lambda: len(under_way) == 2)
+    late = asyncio.create_task(batcher.put(["g"]))
+    assert under_way == [["a", "b", "c"], ["d", "e", "f"]]
+    go.set()
+    assert await asyncio.gather(*callers) == [[c] for c in "ABCDEF"]
+    assert await late == ["G"]
+    assert under_way[2:] == [["g"]]
+
+
+async def test_callers_that_come_just_as_a_flight_ends_are_not_forgotten() -> None:
+    async def flush(items: Sequence[str]) -> Sequence[str]:
+        await asyncio.sleep(0)
+        return items
+
+    batcher: Batcher[str, str] = Batcher(flush, size=len, max_batch=3, flights=2)
+
+    async def caller() -> None:
+        for n in range(200):
+            assert await batcher.put([str(n)]) == [str(n)]
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(caller() for _ in range(16)))
+    await batcher.aclose()
