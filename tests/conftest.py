@@ -16,7 +16,7 @@ import pytest
 
 MISSING: dict[str, str] = {}
 """Server -> the command that installs it; filled when a test had to be skipped."""
-INSTALL = {"redis-server": "apt-get install redis-server"}
+INSTALL = {name: f"apt-get install {name}" for name in ("redis-server", "openssl")}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Servers that tests and benchmarks use; root (a container, CI) gets them from Debian's packages.
-# Usage: servers.sh [PROGRAM=PACKAGE ...], default redis-server=redis-server
-[ $# = 0 ] && set -- redis-server=redis-server
+# Usage: servers.sh [PROGRAM=PACKAGE ...], default redis-server and openssl
+[ $# = 0 ] && set -- redis-server=redis-server openssl=openssl
 packages=
 for pair in "$@"; do
     command -v "${pair%%=*}" >/dev/null || packages="$packages ${pair#*=}"

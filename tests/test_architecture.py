@@ -15,7 +15,7 @@ THIRD_PARTY = {
     "adapters/stores/sqlite": {"apsw"},
     "adapters/stores/redis": {"redis", "hiredis"},
     "adapters/stores/records": set(),
-    "adapters/producers/http": {"aiohttp", "yarl", "multidict"},
+    "adapters/producers": {"aiohttp", "yarl", "multidict"},
     "adapters/listeners": set(),
     "adapters/api": {"yaml"},
 }

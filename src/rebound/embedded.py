@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -17,7 +17,7 @@ from rebound import wiring
 from rebound.adapters.listeners.log import LogListener, guarded
 from rebound.attempting import Policy
 from rebound.domain import validation
-from rebound.domain.attempt import State
+from rebound.domain.attempt import Leg, State
 from rebound.domain.errors import Closed, NotFound, ReboundError, ValidationError
 from rebound.domain.task import Task
 from rebound.engine import Engine
@@ -53,7 +53,7 @@ class Rebound:
                 strategies=self.config.all_strategies,
             ),
             listeners,
-            wiring.NOT_INSTALLED,
+            wiring.NOT_AVAILABLE,
         )
         self.engine.closed = True
         self._with_worker = worker
@@ -105,8 +105,10 @@ class Rebound:
     async def close(self) -> None:
         """Finish what is under way within the grace, then let everything go. Can be repeated."""
         self._closed = True
-        await self.drain()
-        await self.engine.aclose()
+        try:
+            await self.drain()
+        finally:
+            await self.engine.aclose()
 
     def begin_drain(self) -> None:
         """Say by `ready_error` that this instance is going away."""
@@ -188,11 +190,7 @@ class Rebound:
         `limit` 1-1000. Raises ValidationError, StoreUnavailable.
         """
         self._require_open()
-        try:
-            wanted = Filter(State(state) if state is not None else None, leg, source, client_id)
-        except ValueError:
-            known = ", ".join(State)
-            raise ValidationError(f"state: {state!r} is none of {known}", field="state") from None
+        wanted = Filter(_one_of(State, state), _one_of(Leg, leg), source, client_id)
         page = await self.engine.find(wanted, limit=limit, cursor=cursor)
         return Found([_shown(task) for task in page.tasks], page.cursor)
 
@@ -214,6 +212,18 @@ class Rebound:
     def _require_open(self) -> None:
         if self.engine.closed:
             raise Closed
+
+
+Word = TypeVar("Word", State, Leg)
+
+
+def _one_of(words: type[Word], text: str | None) -> Word | None:
+    try:
+        return None if text is None else words(text)
+    except ValueError:
+        field = words.__name__.lower()
+        known = ", ".join(words)
+        raise ValidationError(f"{field}: {text!r} is none of {known}", field=field) from None
 
 
 def _shown(task: Task) -> Task:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from random import getrandbits, random
@@ -23,6 +24,7 @@ from rebound.domain.errors import (
     DuplicateTask,
     NotFound,
     ReboundError,
+    StoreFull,
     StoreUnavailable,
     ValidationError,
     WrongState,
@@ -141,7 +143,7 @@ class Engine:
         try:
             stored = await self.store.add(submissions)
         except StoreUnavailable as error:
-            self.store_is("adding", str(error))
+            self.store_is("adding", error)
             raise
         self.store_is("adding", None)
         return stored
@@ -189,18 +191,38 @@ class Engine:
             self.emit(Event("retry scheduled", after, last))
 
     def emit(self, event: Event) -> None:
-        """Tell every listener; what one raises is the log listener's to report, never ours."""
+        """Tell every listener. What one raises goes to stderr: logging may be what failed."""
         for listener in self._listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:
+                traceback.print_exc()
 
-    def store_is(self, use: str, error: str | None) -> None:
-        """Tell once that the store went away, and once that every `use` of it works again."""
+    def store_is(self, use: str, error: StoreUnavailable | None) -> None:
+        """Tell once that the store went away, and once that every `use` of it works again.
+
+        Where one use works, the store can be reached; but only settling shows that it settles, and
+        only adding that a full one has room again.
+        """
         failing = len(self._failing)
-        (self._failing.discard if error is None else self._failing.add)(use)
-        if error is not None and not failing:
-            self.emit(Event("store unavailable", detail=error))
-        elif failing and not self._failing:
+        if error is not None:
+            self._failing.add("room" if isinstance(error, StoreFull) else use)
+            if not failing:
+                self.emit(Event("store unavailable", detail=str(error)))
+            return
+        others = {"working": {"room"}, "adding": {"working"}}.get(use, {"room", "working"})
+        self._failing &= others
+        if failing and not self._failing:
             self.emit(Event("store back"))
+
+    async def ping(self) -> None:
+        """Return if the store answers. Raises StoreUnavailable."""
+        try:
+            await self.store.ping()
+        except StoreUnavailable as error:
+            self.store_is("asking", error)
+            raise
+        self.store_is("asking", None)
 
     async def aclose(self) -> None:
         """Take nothing more, store what was accepted, and let the outside systems go."""
@@ -214,14 +236,15 @@ class Engine:
 
     async def get(self, id_: str) -> Task:
         """The task. Raises NotFound."""
-        task = await self.store.get(id_)
+        known = isinstance(id_, str) and id_.isascii()  # as every id is
+        task = await self.store.get(id_) if known else None
         if task is None:
             raise NotFound(f"no task {id_} is known")
         return task
 
     async def find(self, wanted: Filter, *, limit: int = 100, cursor: str | None = None) -> Found:
         """A page of tasks, newest first. Raises ValidationError for a bad limit or cursor."""
-        if not 1 <= limit <= 1000:
+        if type(limit) is not int or not 1 <= limit <= 1000:
             raise ValidationError("limit: must be 1 to 1000", field="limit")
         return await self.store.find(wanted, limit=limit, cursor=cursor)
 

@@ -61,6 +61,8 @@ class Claimed(NamedTuple):
     """When another claim is worth while by what the store knows: `<= now` means at once."""
     blocked: bool
     """Due tasks were left because of the limits: look again when a slot becomes free."""
+    buried: Sequence[Task] = ()
+    """Records that cannot be read, set aside as dead."""
 
 
 class Found(NamedTuple):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from rebound.addresses import broker
@@ -12,6 +13,7 @@ from rebound.domain.durations import UNITS, seconds
 from rebound.domain.errors import ValidationError
 
 if TYPE_CHECKING:
+    from rebound.domain.backoff import Strategy
     from rebound.settings import Config
 
 Kept = TypeVar("Kept")
@@ -77,7 +79,7 @@ class Setting(Generic[Kept, Given]):
 
     def __set__(self, config: Config, value: Given) -> None:
         """Check and keep `value`. None, a blank text and the default itself mean the default."""
-        given: object = value.strip() if isinstance(value, str) else value
+        given: object = value.strip() if isinstance(value, str) and not self.secret else value
         if given is None or given == "" or given is self.default:
             config.__dict__[self.name] = self.default
             return
@@ -250,3 +252,32 @@ level = choice(
     {"debug": "debug", "info": "info", "warn": "warning", "warning": "warning", "error": "error"}
 )
 environment = choice({"dev": "dev", "prod": "prod", "production": "prod", "staging": "prod"})
+
+
+LATER = ("redis_wait_replicas", "redis_master_name", "redis_sentinel_addrs", "redis_cluster_addrs")
+"""Settings of later releases: to ignore them would promise what is not kept."""
+
+
+def refuse_unknown(env: Mapping[str, str], prefix: str, known: Collection[str]) -> None:
+    """Raise ValidationError for a setting of a later release, or one that looks misspelt."""
+    for name in LATER:
+        if env.get(prefix + name.upper()):
+            raise ValidationError(f"{name.upper()}: is not available yet; unset it", field=name)
+    names = [prefix + name.upper() for name in known]
+    for name in env if prefix else ():
+        if name.startswith(prefix) and name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0.9)
+            if near:
+                raise ValidationError(f"{name}: is no setting; did you mean {near[0]}?")
+
+
+def require_strategies(strategies: Mapping[str, Strategy]) -> None:
+    """Raise ValidationError for a name that is taken, or what is no function."""
+    from rebound.domain.backoff import STRATEGIES
+
+    for name, strategy in strategies.items():
+        if not isinstance(name, str) or not 1 <= len(name) <= 255 or name in STRATEGIES:
+            allowed = "must be of 1 to 255 characters and no built-in one"
+            raise ValidationError(f"strategies: the name {name!r} {allowed}", field="strategies")
+        if not callable(strategy):
+            raise ValidationError(f"strategies: {name!r} is no function", field="strategies")

@@ -164,8 +164,10 @@ async def serve_until(
         await draining
     finally:
         server.should_exit = True
-        await serving
-        await rebound.close()
+        try:
+            await serving
+        finally:
+            await rebound.close()
 
 
 async def _working(config: Config) -> None:

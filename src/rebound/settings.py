@@ -132,6 +132,11 @@ class Config:
         host, port = host_and_port(self.http_addr) if self.http_addr else (None, None)
         if None is not port != self.http_port is not None:
             raise _contradiction("http_addr", self.http_addr, "http_port")
+        if host and self.http_host not in (host, SETTINGS["http_host"].default):
+            raise _contradiction("http_addr", self.http_addr, "http_host")
+        if self.redis is not None and (self.store_url or self._redis_settings()):
+            chosen_by = (*self._redis_settings(), "store_url")[0]
+            raise _contradiction(chosen_by, getattr(self, chosen_by), "redis")
         self.__dict__["http_host"] = host or self.http_host
         known = self.http_port if port is None else port
         self.__dict__["http_port"] = DEFAULT_PORT if known is None else known
@@ -140,7 +145,7 @@ class Config:
         if self.store_kind == "redis":
             self._redis_address()
         if self.strategies:
-            _check_strategies(self.strategies)
+            readers.require_strategies(self.strategies)
 
     def __repr__(self) -> str:
         changed = (
@@ -261,23 +266,13 @@ def _contradiction(name: str, value: object, other: str) -> ValidationError:
     )
 
 
-def _check_strategies(strategies: Mapping[str, Strategy]) -> None:
-    from rebound.domain.backoff import STRATEGIES
-
-    for name, strategy in strategies.items():
-        if not isinstance(name, str) or not 1 <= len(name) <= 255 or name in STRATEGIES:
-            allowed = "must be of 1 to 255 characters and no built-in one"
-            raise ValidationError(f"strategies: the name {name!r} {allowed}", field="strategies")
-        if not callable(strategy):
-            raise ValidationError(f"strategies: {name!r} is no function", field="strategies")
-
-
 def _found(env: Mapping[str, str], prefix: str) -> dict[str, Any]:
     """The settings in `env` that are not empty."""
-    found = {name: env.get(prefix + name.upper(), "").strip() for name in SETTINGS}
+    readers.refuse_unknown(env, prefix, SETTINGS)
+    found = {name: env.get(prefix + name.upper(), "") for name in SETTINGS}
     # Kubernetes and Docker set REDIS_PORT=tcp://… for a service that is called redis.
     linked = {name for name in ("http_port", "redis_port") if found[name].startswith("tcp://")}
-    return {name: value for name, value in found.items() if value and name not in linked}
+    return {name: value for name, value in found.items() if value.strip() and name not in linked}
 
 
 def _beaten(flags: Mapping[str, object]) -> set[str]:

@@ -9,7 +9,7 @@ from rebound.domain.errors import ValidationError
 from rebound.ports import Producer, Retention, Store
 from rebound.settings import Config
 
-NOT_INSTALLED = {
+NOT_AVAILABLE = {
     "kafka": "kafka:// is not available in this release",
     "call": "call:// is not available in this release",
 }

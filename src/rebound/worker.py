@@ -108,7 +108,7 @@ class Worker:
             try:
                 pause = await self._claim()
             except StoreUnavailable as error:
-                self._engine.store_is("working", str(error))
+                self._engine.store_is("working", error)
                 pause = STORE_PAUSE
             except Exception:
                 LOG.exception("claiming failed; trying again")
@@ -138,7 +138,11 @@ class Worker:
             self._engine.store_is("working", None)
         self._offset = claimed.now - self._monotonic()
         self._blocked = claimed.blocked
+        for task in claimed.buried:
+            self._engine.emit(Event("task dead", task))
         for task in claimed.tasks:
+            if task.lost:
+                self._engine.emit(Event("lease lost", task))
             if task.id in self._running:  # its lease expired while it was attempted here
                 self._lose(self._running[task.id][0])
             self._running[task.id] = (task, asyncio.create_task(self._attempt(task)))
@@ -188,8 +192,10 @@ class Worker:
             while self._outcomes:
                 count = min(len(self._outcomes), MAX_SETTLE)
                 batch = [self._outcomes.popleft() for _ in range(count)]
-                await self._settle_batch(batch)
-                self._unsettled -= count
+                try:
+                    await self._settle_batch(batch)
+                finally:
+                    self._unsettled -= count
                 if self._blocked or self._draining:
                     self.wake()
         finally:
@@ -219,7 +225,7 @@ class Worker:
                     lost = await self._store.settle(tasks)
                 except StoreUnavailable as error:
                     self._stuck = True  # what was done comes before what is new
-                    self._engine.store_is("working", str(error))
+                    self._engine.store_is("working", error)
                     await asyncio.sleep(STORE_PAUSE)
                 else:
                     self._engine.store_is("working", None)
@@ -242,7 +248,7 @@ class Worker:
                         if task.id in lost:
                             self._lose(task)
             except StoreUnavailable as error:
-                self._engine.store_is("working", str(error))
+                self._engine.store_is("working", error)
             except Exception:
                 LOG.exception("extending leases failed; trying again")
 
@@ -261,4 +267,6 @@ class Worker:
             waiting = [attempt for _, attempt in self._running.values()]
             if self._settling is not None:
                 waiting.append(self._settling)
+            if not waiting:
+                return
             await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)

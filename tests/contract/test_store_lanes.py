@@ -201,10 +201,13 @@ async def test_released_lane_is_due_at_once(store: Store) -> None:
     assert ids(await claimed(store)) == ["a-0"]
 
 
-async def test_a_held_lane_keeps_its_hold_while_it_is_empty(store: Store) -> None:
+async def test_a_held_lane_keeps_its_hold_while_it_is_empty(store: Store, clock: Clock) -> None:
     await store.hold("http|http://a.test", seconds=300)
     await fill(store, "a", 1)
+    await put(store, task("urgent", lane="a", is_priority=True))
     assert await claimed(store) == []
+    clock.advance(301)
+    assert ids(await claimed(store)) == ["urgent", "a-0"]
 
 
 async def test_a_lane_can_have_a_limit_of_its_own(store: Store) -> None:

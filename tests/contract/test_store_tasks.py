@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 from rebound.domain.attempt import DeadLetter, Leg, State
 from rebound.domain.destination import Destination
-from rebound.domain.errors import ValidationError
+from rebound.domain.errors import StoreUnavailable, ValidationError
 from rebound.domain.task import Task
 from rebound.ports import Added, Filter, Retention, Store
 from tests.conftest import Clock
@@ -103,6 +104,7 @@ async def test_task_that_starts_on_the_dead_leg_queues_in_its_lane(store: Store)
     assert (found.leg, found.target, found.number) == (Leg.DEAD, DEAD, 1)
     assert found.lease is not None
     assert found.lease.queue == "http|http://dead.test"
+    assert found.dead_at == found.created_at
 
 
 async def test_task_that_is_dead_at_once_is_never_claimed_and_can_be_replayed(store: Store) -> None:
@@ -375,6 +377,29 @@ async def test_claims_forget_what_is_old_without_any_settle(
     await put(store, task("b"))
     await claimed(store)
     assert await store.get("a") is None
+
+
+async def test_claims_that_find_nothing_due_forget_what_is_old_too(
+    make_store: MakeStore, clock: Clock
+) -> None:
+    store = make_store(Retention(succeeded=100, dedup=200))
+    await finish(store, task("a", message_data="x"))
+    clock.advance(101)
+    assert await claimed(store) == []
+    assert (await get(store, "a")).source == ""
+    clock.advance(101)
+    assert await claimed(store) == []
+    assert await store.get("a") is None
+
+
+async def test_closed_store_is_unavailable_and_starts_nothing_anew(make_store: MakeStore) -> None:
+    store = make_store()
+    await put(store, task("a"))
+    await store.aclose()
+    threads = threading.active_count()
+    with pytest.raises(StoreUnavailable):
+        await store.get("a")
+    assert threading.active_count() == threads
 
 
 async def test_only_the_newest_succeeded_stay_whole_where_a_maximum_cuts_the_time_short(

@@ -217,13 +217,6 @@ async def test_attempts_are_counted_and_shown_while_a_task_goes_on_its_way(
     assert [a["leg"] for a in task["attempts"]] == ["main", "main", "dead"]
 
 
-def test_times_are_rfc3339_in_utc_cut_to_milliseconds() -> None:
-    assert view.rfc3339(None) is None
-    assert view.rfc3339(0) == "1970-01-01T00:00:00.000Z"
-    assert view.rfc3339(1_800_000_000.123) == "2027-01-15T08:00:00.123Z"
-    assert view.rfc3339(1_800_000_000.9999) == "2027-01-15T08:00:00.999Z"
-
-
 async def test_of_a_stub_only_id_state_and_times_are_known(
     api: Api, engine: Engine, clock: Clock
 ) -> None:
@@ -263,6 +256,8 @@ async def settled(engine: Engine, clock: Clock, change: Any) -> Task:
 async def test_a_scheduled_task_can_be_cancelled_and_a_cancelled_one_replayed(api: Api) -> None:
     await call(api, "POST", "/tasks", {**VALID, "id": "a/b"})
     reply = await call(api, "POST", "/tasks/a%2Fb/cancel", b"ignored", {"Content-Type": "x/y"})
+    assert (reply.status, reply.code) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    reply = await call(api, "POST", "/tasks/a%2Fb/cancel", b"", {"Content-Type": "x/y"})
     assert (reply.status, reply.json["state"], set(reply.json)) == (200, "cancelled", FIELDS)
     assert (await call(api, "POST", "/tasks/a%2Fb/cancel")).code == "WRONG_STATE"
     reply = await call(api, "POST", "/tasks/a%2fb/replay", b"{")

@@ -126,10 +126,6 @@ def test_a_task_that_cannot_be_read_is_logged_all_the_same(lines: Lines) -> None
     assert lines.json[0]["task_id"] == "x"
 
 
-def test_times_are_rfc_3339_in_utc_with_milliseconds() -> None:
-    assert log.rfc3339(1_800_000_000.1239) == "2027-01-15T08:00:00.123Z"
-
-
 def test_nothing_is_put_together_for_a_level_that_is_not_wanted(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,8 +14,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from rebound.adapters.api import docs, openapi
 from rebound.adapters.api.app import Api
+from rebound.domain.explaining import ENGINE_FIELDS
 from rebound.domain.task import Task
-from rebound.domain.validation import ENGINE_FIELDS
 from tests.unit.asgi import VALID, call, document, validator
 
 SNAPSHOT = Path(__file__).parents[2] / "openapi.yaml"

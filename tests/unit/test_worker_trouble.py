@@ -99,7 +99,7 @@ async def test_a_lease_that_expired_here_is_claimed_here_again_and_delivered_onc
     assert [(a.number, a.outcome) for a in after.attempts] == [
         (1, Outcome.LOST), (1, Outcome.SUCCEEDED),
     ]  # fmt: skip
-    assert heard.of("a") == ["task scheduled", "lease lost", "task delivered"]
+    assert heard.of("a") == ["task scheduled", "lease lost", "lease lost", "task delivered"]
     await until(lambda: worker.busy == 0 and receiver.under_way == 0)
 
 

@@ -47,6 +47,10 @@ class StoreUnavailable(ReboundError):
     """The store cannot be reached; nothing was confirmed. Repeat with the same id."""
 
 
+class StoreFull(StoreUnavailable):
+    """The store has no room for new tasks; those that it has are delivered on."""
+
+
 class StoreUnusable(StoreUnavailable):
     """The store refuses this login, or the file is not usable; waiting will not help."""
 

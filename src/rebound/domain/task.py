@@ -225,7 +225,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     def expired(self, now: float) -> Task:
         """Its `ttl` is over: the main leg ends without a further attempt."""
-        task = replace(self, attempts=self._history(), lost=(), updated_at=now)
+        error = self.last_error or "not delivered within its ttl"
+        task = replace(self, attempts=self._history(), lost=(), updated_at=now, last_error=error)
         return task._leg_over(DeadReason.EXPIRED, now)
 
     def cancelled(self, now: float) -> Task:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,23 +12,15 @@ import msgspec
 from msgspec.structs import astuple, replace
 
 from rebound.domain import surrogates
-from rebound.domain.backoff import STRATEGIES, Backoff, Strategy
-from rebound.domain.destination import Base64, Destination
+from rebound.domain.backoff import STRATEGIES, Strategy
+from rebound.domain.destination import Base64
 from rebound.domain.errors import InvalidBody, PayloadTooLarge, ValidationError
+from rebound.domain.explaining import ENGINE_FIELDS, PARTS, explain, known_fields, unknown_field
 from rebound.domain.plain import require_json, surely_json
 from rebound.domain.task import Task
 
-ENGINE_FIELDS = Task.__struct_fields__[Task.__struct_fields__.index("attempt") + 1 :]
-"""What Rebound itself writes; a caller that sends one of these sends an unknown field."""
-
 MAX_KEY = 1024
 _NULL_HAS_MEANING = {"message_data", "message_key"}
-_PARTS: Mapping[str, type[msgspec.Struct]] = {
-    "destination": Destination,
-    "dead_destination": Destination,
-    "backoff": Backoff,
-    "message_key": Base64,
-}
 _decoder = msgspec.json.Decoder(Task)
 _encoder = msgspec.json.Encoder()
 
@@ -157,35 +147,6 @@ def digest(task: Task) -> bytes:
     return hashlib.blake2b(_encoder.encode(meaning), digest_size=16).digest()
 
 
-def explain(error: msgspec.ValidationError) -> ValidationError:
-    """msgspec's message, rewritten to name the field first and the nearest known one."""
-    text, path = str(error), ""
-    if located := re.fullmatch(r"(.*) - at `\$\.?(.*)`", text, re.S):
-        text, path = located[1], located[2]
-    root = re.split(r"[.\[]", path)[0]
-    if root in ENGINE_FIELDS:
-        return _unknown(root, Task, root)
-    field = path or None
-    unknown = re.match(r"Object contains unknown field `(.*)`", text, re.S)
-    missing = re.match(r"Object missing required field `(.*)`", text)
-    if unknown or missing:
-        name = (unknown or missing)[1]  # type: ignore[index]
-        field = f"{field}.{name}" if field else name
-    if missing:
-        return ValidationError(f"{field}: is required", field=field)
-    if unknown:
-        return _unknown(unknown[1], _PARTS.get(root, Task), field or "")
-    text = text[:300]
-    return ValidationError(f"{field}: {text}" if field else text, field=field)
-
-
-def _unknown(name: str, owner: type[msgspec.Struct], path: str) -> ValidationError:
-    known = _known(owner)
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-    return ValidationError(f"{path[:300]}: unknown field{hint}", field=path[:300])
-
-
 _DEFAULTS = {
     f: d
     for f, d in zip(
@@ -203,13 +164,8 @@ def _without_engine_fields(task: Task) -> Task:
     if astuple(task)[_FIRST_OURS:] != _UNTOUCHED:
         for name in ENGINE_FIELDS:
             if getattr(task, name) != _DEFAULTS[name]:
-                raise _unknown(name, Task, name)
+                raise unknown_field(name, Task, name)
     return task
-
-
-def _known(owner: type[msgspec.Struct]) -> list[str]:
-    """The fields that a caller may set."""
-    return [f for f in owner.__struct_fields__ if f not in ENGINE_FIELDS]
 
 
 def _without_nulls(data: bytes) -> bytes | None:
@@ -221,7 +177,7 @@ def _without_nulls(data: bytes) -> bytes | None:
         return None
     kept: dict[str, Any] = _given(members, Task)
     found = len(kept) < len(members)
-    for name, owner in _PARTS.items():
+    for name, owner in PARTS.items():
         if name in kept and bytes(kept[name])[:1] == b"{":
             inner = _members(kept[name])
             kept[name] = _given(inner, owner)
@@ -233,7 +189,7 @@ def _given(
     members: Mapping[str, msgspec.Raw], owner: type[msgspec.Struct]
 ) -> dict[str, msgspec.Raw]:
     """The members but those that are null and could be left out."""
-    optional = set(_known(owner)) - _NULL_HAS_MEANING
+    optional = set(known_fields(owner)) - _NULL_HAS_MEANING
     return {k: v for k, v in members.items() if bytes(v) != b"null" or k not in optional}
 
 

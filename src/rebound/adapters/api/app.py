@@ -169,11 +169,11 @@ class Api:
         return answer.json(view.Page([view.summary(t) for t in found.tasks], found.cursor))
 
     async def _replay(self, request: Request, id_: str) -> Answer:
-        await request.body(self._max_body)
+        await request.json(self._max_body)
         return answer.json(view.whole(await self._engine.replay(id_)))
 
     async def _cancel(self, request: Request, id_: str) -> Answer:
-        await request.body(self._max_body)
+        await request.json(self._max_body)
         return answer.json(view.whole(await self._engine.cancel(id_)))
 
     async def _delete(self, request: Request, id_: str) -> Answer:
@@ -202,7 +202,7 @@ class Api:
     async def _store_answers(self) -> bool:
         try:
             async with asyncio.timeout(PING_TIMEOUT):
-                await self._engine.store.ping()
+                await self._engine.ping()
         except (StoreUnavailable, TimeoutError):
             return False
         return True

@@ -117,7 +117,7 @@ CALLS: Final[Sequence[Call]] = (
     ),
     Call(
         "replayTask", "post", "/tasks/{id}/replay", "Start a dead or cancelled task afresh",
-        _STORED | _UNKNOWN | _TOO_LARGE | {
+        _STORED | _UNKNOWN | _TOO_LARGE | _MEDIA_TYPE | {
             200: ("The task, scheduled and due at once", "TaskView"),
             409: ("`WRONG_STATE`: it is neither dead nor cancelled", "Error"),
         },
@@ -125,7 +125,7 @@ CALLS: Final[Sequence[Call]] = (
     ),
     Call(
         "cancelTask", "post", "/tasks/{id}/cancel", "Give up a scheduled task",
-        _STORED | _UNKNOWN | _TOO_LARGE | {
+        _STORED | _UNKNOWN | _TOO_LARGE | _MEDIA_TYPE | {
             200: ("The task, cancelled", "TaskView"),
             409: ("`TASK_BUSY`: it is being delivered; `WRONG_STATE`: it is finished", "Error"),
         },

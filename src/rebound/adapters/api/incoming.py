@@ -19,6 +19,7 @@ from rebound.domain.errors import (
     ReboundError,
     ValidationError,
 )
+from rebound.domain.explaining import explain
 from rebound.domain.task import Task
 from rebound.engine import Submitted
 
@@ -136,7 +137,7 @@ def _refuse_call(field: str, destination: Destination) -> None:
 
 
 def _not_a_batch(error: msgspec.ValidationError) -> ValidationError:
-    explained = validation.explain(error)
+    explained = explain(error)
     if "at most length" in str(error):  # msgspec names no field here
         return ValidationError(f"tasks: holds more than {MAX_TASKS} tasks", field="tasks")
     if explained.field is None:

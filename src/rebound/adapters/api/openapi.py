@@ -21,8 +21,8 @@ from rebound.adapters.api import view
 from rebound.adapters.api.calls import CALLS, DESCRIPTION, Call, Parameter
 from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Base64, Destination
+from rebound.domain.explaining import ENGINE_FIELDS
 from rebound.domain.task import Task
-from rebound.domain.validation import ENGINE_FIELDS
 
 API_VERSION: Final = "1.0.0"
 """Of this contract; the package has its own."""

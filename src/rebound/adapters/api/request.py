@@ -63,10 +63,13 @@ class Request:
             raise Forbidden
 
     async def json(self, limit: int) -> bytes:
-        """The body. Raises PayloadTooLarge above `limit` bytes, or UnsupportedMediaType."""
+        """The body. Raises PayloadTooLarge above `limit` bytes, or UnsupportedMediaType.
+
+        Clients name all sorts of types where there is no body.
+        """
         data = await self.body(limit)
         kind = self.headers.get(b"content-type")
-        if kind and not _JSON.match(kind):
+        if kind and data and not _JSON.match(kind):
             raise UnsupportedMediaType(
                 "Content-Type: must be application/json, application/*+json or"
                 " application/x-www-form-urlencoded, with a body in JSON"

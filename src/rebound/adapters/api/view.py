@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -15,6 +13,7 @@ from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Base64, Destination, DestinationType
 from rebound.domain.fields import Json
 from rebound.domain.task import Task
+from rebound.domain.times import rfc3339
 from rebound.engine import Submitted
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -194,9 +193,9 @@ def summary(task: Task) -> TaskView:
         state=task.state or State.SCHEDULED,
         leg=task.leg,
         attempt=task.attempt + under_way,
-        created_at=rfc3339(task.created_at),
-        updated_at=rfc3339(task.updated_at),
-        finished_at=rfc3339(task.finished_at),
+        created_at=_time(task.created_at),
+        updated_at=_time(task.updated_at),
+        finished_at=_time(task.finished_at),
         next_attempt_at=_next_attempt_at(task),
         dead_reason=task.dead_reason,
         dead_letter=task.dead_letter,
@@ -216,28 +215,19 @@ def whole(task: Task) -> TaskView:
     return view
 
 
-def rfc3339(at: float | None) -> str | None:
-    """Seconds since the epoch as RFC 3339 in UTC, cut (not rounded) to milliseconds."""
-    if at is None:
-        return None
-    seconds, milliseconds = divmod(int(at * 1000 + 0.01), 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}Z"
-
-
-@lru_cache(maxsize=1024)
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+def _time(at: float | None) -> str | None:
+    return None if at is None else rfc3339(at)
 
 
 def _next_attempt_at(task: Task) -> str | None:
-    return rfc3339(task.due_at) if task.state == State.SCHEDULED else None
+    return _time(task.due_at) if task.state == State.SCHEDULED else None
 
 
 def _attempt(attempt: Attempt) -> AttemptView:
     return AttemptView(
         leg=attempt.leg,
         number=attempt.number,
-        started_at=rfc3339(attempt.started_at) or "",
+        started_at=rfc3339(attempt.started_at),
         duration_ms=attempt.duration_ms,
         outcome=attempt.outcome,
         status=attempt.status,
@@ -255,9 +245,9 @@ def _remains(task: Task) -> TaskView:
             "id": task.id,
             "state": task.state,
             "leg": task.leg,
-            "created_at": rfc3339(task.created_at),
-            "updated_at": rfc3339(task.updated_at),
-            "finished_at": rfc3339(task.finished_at),
+            "created_at": _time(task.created_at),
+            "updated_at": _time(task.updated_at),
+            "finished_at": _time(task.finished_at),
             "dead_reason": task.dead_reason,
             "dead_letter": task.dead_letter,
             "last_error": task.last_error,

@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import msgspec
 from rebound.domain.attempt import Leg
 from rebound.domain.errors import ValidationError
 from rebound.domain.task import Task
+from rebound.domain.times import rfc3339
 from rebound.ports import Event, Listener
 
 LEVELS: Final[Mapping[str, int]] = {
@@ -139,12 +139,6 @@ def configure(level: str, form: str) -> None:
     ours.handlers = [handler]
     ours.propagate = False
     logging.getLogger().handlers = [handler]
-
-
-def rfc3339(at: float) -> str:
-    """Seconds since the epoch as RFC 3339 in UTC with milliseconds."""
-    seconds, milliseconds = divmod(int(at * 1000), 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
 
 
 def _found(record: logging.LogRecord) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import msgspec
 from rebound.domain.attempt import DeadLetter, DeadReason, Leg, State
 from rebound.domain.destination import Destination
 from rebound.domain.errors import ValidationError
+from rebound.domain.explaining import ENGINE_FIELDS
 from rebound.domain.task import Task
-from rebound.domain.validation import ENGINE_FIELDS
 
 _PROGRESS = (
     "attempt",

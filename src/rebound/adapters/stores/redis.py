@@ -129,10 +129,11 @@ class RedisStore:
         for id_ in orphans:
             LOG.warning("task %s was due, but it has no record: dropped", id_.decode())
         tasks, unreadable = rows.claimed(found, b"%b.%b" % (chance.encode(), now), now)
-        if await self._bury(unreadable):
+        buried = await self._bury(unreadable)
+        if buried:
             next_due = now
         due = rows.seconds(next_due) if next_due else None
-        return Claimed(tasks, rows.seconds(now), due, bool(blocked))
+        return Claimed(tasks, rows.seconds(now), due, bool(blocked), buried)
 
     async def settle(self, tasks: Sequence[Task], /) -> Sequence[str]:
         lost, cuts = await self._run("settle", *self._keep.arguments, *rows.settled(tasks))
@@ -216,16 +217,13 @@ class RedisStore:
         row = Row(*await self._server.command("HMGET", f"{self._prefix}t:{id_}", *rows.FIELDS))
         return row if row.g or row.b else None
 
-    async def _bury(self, unreadable: Sequence[tuple[Task, str]]) -> bool:
-        """Set aside as dead what cannot be decoded; True where there was something to."""
-        if not unreadable:
-            return False
-        for task, error in unreadable:
-            LOG.error("task dead: %s", error, extra={"task_id": task.id})
-        with contextlib.suppress(StoreUnavailable):  # then their leases expire, and again
-            await self.settle([task for task, _ in unreadable])
-            return True
-        return False
+    async def _bury(self, unreadable: Sequence[Task]) -> Sequence[Task]:
+        """Set aside as dead what cannot be decoded; those that are."""
+        if unreadable:
+            with contextlib.suppress(StoreUnavailable):  # then their leases expire, and again
+                await self.settle(unreadable)
+                return unreadable
+        return ()
 
     async def _info(self, name: str) -> str | None:
         with contextlib.suppress(StoreUnavailable):

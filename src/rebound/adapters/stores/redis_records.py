@@ -199,21 +199,19 @@ def position(cursor: str | None) -> tuple[bytes, bytes]:
     return found[1], found[2]
 
 
-def claimed(
-    found: Sequence[Any], token: bytes, now: bytes
-) -> tuple[list[Task], list[tuple[Task, str]]]:
+def claimed(found: Sequence[Any], token: bytes, now: bytes) -> tuple[list[Task], list[Task]]:
     """The claimed tasks, and those that cannot be decoded as they are to be settled, with why."""
     tasks: list[Task] = []
-    unreadable: list[tuple[Task, str]] = []
+    unreadable: list[Task] = []
     for id_, queue, g, b, s, losses in found:
         name, row = id_.decode(), Row(g, b, s, token, None, losses)
         try:
             tasks.append(restore(name, row, queue.decode()))
-        except records.Unreadable as error:
+        except records.Unreadable:
             at = seconds(now)
             lease = Lease(token.decode(), queue.decode())
             dead = records.unreadable(name, b"", created_at=at, now=at)
-            unreadable.append((replace(dead, lease=lease), str(error)))
+            unreadable.append(replace(dead, lease=lease))
     return tasks, unreadable
 
 

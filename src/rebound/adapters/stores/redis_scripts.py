@@ -17,7 +17,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from rebound.domain.errors import StoreUnavailable
+from rebound.domain.errors import StoreFull, StoreUnavailable
 
 _pack: Callable[[Any], Any] | None
 try:
@@ -91,7 +91,7 @@ class RedisServer:
         try:
             return await self._exchange(arguments, repeat)
         except (exceptions.RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(explain(error)) from error
+            raise unavailable(error) from error
 
     async def run(
         self, script: Script, prefix: str, arguments: Sequence[Argument], *, repeat: bool = True
@@ -105,7 +105,7 @@ class RedisServer:
                 await self._exchange(("SCRIPT", "LOAD", script.text), True)
                 return await self._exchange(call, repeat)
         except (exceptions.RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(explain(error)) from error
+            raise unavailable(error) from error
 
     async def aclose(self) -> None:
         """Close every connection; those in use when their reply has come."""
@@ -141,6 +141,8 @@ class RedisServer:
         return await self._try(packed)
 
     async def _try(self, packed: bytes) -> Any:
+        if self._closed:
+            raise ConnectionError("the store is closed")
         async with asyncio.timeout(TRY_TIMEOUT), self._slots:
             connection = await self._connected()
             try:
@@ -224,6 +226,12 @@ async def _has_ended(connection: Any) -> bool:
     """True where the server closed the connection, or sent what nobody asked for."""
     look = getattr(connection, "can_read", None) or connection.can_read_destructive
     return bool(await look())
+
+
+def unavailable(error: BaseException) -> StoreUnavailable:
+    """The error of Rebound for one of redis-py."""
+    kind = StoreFull if isinstance(error, exceptions.OutOfMemoryError) else StoreUnavailable
+    return kind(explain(error))
 
 
 def explain(error: BaseException) -> str:

@@ -54,11 +54,13 @@ class SqliteStore:
         self._retention = tasks.Keeper(retention)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._wakes: list[Callable[[], None]] = []
 
     # -- life --------------------------------------------------------------------------------
 
     async def open(self) -> Sequence[str]:
+        self._closed = False
         try:
             await self._run(lambda db: None)
         except StoreUnavailable as error:
@@ -67,6 +69,7 @@ class SqliteStore:
         return ()
 
     async def aclose(self) -> None:
+        self._closed = True
         if self._thread is not None:
             thread, self._thread = self._thread, None
             self._jobs.put(None)
@@ -104,8 +107,9 @@ class SqliteStore:
     ) -> Claimed:
         token = os.urandom(9).hex()
 
-        def idle(db: apsw.Connection) -> tuple[float | None, int | None]:
-            return next_look(db, kinds, 0.0), least_waits(db, kinds)
+        def idle(db: apsw.Connection) -> tuple[float | None, int | None, bool]:
+            overdue = self._retention.overdue(db, self._clock())
+            return next_look(db, kinds, 0.0), least_waits(db, kinds), overdue
 
         def work(db: apsw.Connection) -> Claimed:
             now = self._clock()
@@ -114,14 +118,15 @@ class SqliteStore:
                 db, Request(limit, free, slots, kinds, lease, lane_limit, random, now, token)
             )
             claim.run()
-            claimed = tasks.readable(db, claim.rows, token, now)
+            claimed, buried = tasks.readable(db, claim.rows, token, now)
             next_due = now if claim.more else next_look(db, kinds, now)
             waits = least_waits(db, kinds) is not None
-            return Claimed(claimed, now, next_due, claim.blocked or waits)
+            return Claimed(claimed, now, next_due, claim.blocked or waits, buried)
 
-        earliest, waits = await self._run(idle, write=False)
+        earliest, waits, overdue = await self._run(idle, write=False)
         now = self._clock()
-        if (earliest is None or earliest > now) and (waits is None or waits > free):
+        nothing_due = earliest is None or earliest > now
+        if nothing_due and not overdue and (waits is None or waits > free):
             return Claimed((), now, earliest, waits is not None)
         return await self._run(work)
 
@@ -213,6 +218,8 @@ class SqliteStore:
         self, work: Callable[[apsw.Connection], Result], *, write: bool = True
     ) -> Result:
         """Run `work` in the store's thread, in a transaction of its own."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="rebound-sqlite", daemon=True)
             self._thread.start()

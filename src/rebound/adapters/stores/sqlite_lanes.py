@@ -60,10 +60,13 @@ def lower(db: apsw.Connection, queue: str, kind: str, due_at: float, priority: i
     urgent = due_at if priority else None
     db.execute(
         """INSERT INTO lanes (queue, kind, look, look_priority) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT (queue) DO UPDATE SET
-            look = min(coalesce(look, ?3), ?3),
-            look_priority = min(coalesce(look_priority, ?4), coalesce(?4, look_priority))
-        WHERE held_until IS NULL AND NOT is_full AND waits IS NULL""",
+        ON CONFLICT (queue) DO UPDATE SET (look, look_priority) = (
+            SELECT
+                iif(shut, coalesce(look, held_until), min(coalesce(look, ?3), ?3)),
+                iif(?4 IS NULL, look_priority,
+                    iif(shut, coalesce(look_priority, look, held_until),
+                        min(coalesce(look_priority, ?4), ?4)))
+            FROM (SELECT held_until IS NOT NULL OR is_full OR waits IS NOT NULL AS shut))""",
         (queue, kind, due_at, urgent),
     )
 

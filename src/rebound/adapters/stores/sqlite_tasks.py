@@ -32,7 +32,8 @@ def add(db: apsw.Connection, submission: Submission, now: float) -> Added:
     fresh = ready and task.leg == Leg.MAIN
     if not fresh:
         ended = None if ready else now
-        task = replace(task, updated_at=now, due_at=due, finished_at=ended)
+        began = now if task.leg == Leg.DEAD else None
+        task = replace(task, updated_at=now, due_at=due, finished_at=ended, dead_at=began)
     db.execute(
         """INSERT INTO tasks (id, body, progress, state, queue, priority, digest, nonce,
             created_at, updated_at, due_at, kept_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -53,9 +54,11 @@ def add(db: apsw.Connection, submission: Submission, now: float) -> Added:
     return Added.CREATED
 
 
-def readable(db: apsw.Connection, rows: Sequence[Row], token: str, now: float) -> list[Task]:
-    """The claimed rows as tasks; what cannot be decoded is set aside as dead, its bytes kept."""
-    found = []
+def readable(
+    db: apsw.Connection, rows: Sequence[Row], token: str, now: float
+) -> tuple[list[Task], list[Task]]:
+    """The claimed rows as tasks, and those set aside as dead that cannot be; their bytes stay."""
+    found, buried = [], []
     for seq, id_, body, progress, created_at, leased_at, lost, queue in rows:
         try:
             found.append(
@@ -64,15 +67,15 @@ def readable(db: apsw.Connection, rows: Sequence[Row], token: str, now: float) -
                     lost=losses(lost), leased_at=leased_at,
                 )
             )  # fmt: skip
-        except records.Unreadable as error:
-            LOG.error("task dead: %s", error, extra={"task_id": id_})
+        except records.Unreadable:
+            buried.append(records.unreadable(id_, body or b"", created_at=created_at, now=now))
             db.execute(
                 """UPDATE tasks SET state = 'dead', token = NULL, leased_at = NULL,
                     expires_at = NULL, due_at = NULL, updated_at = ? WHERE seq = ?""",
                 (now, seq),
             )
             look(db, queue, now, floor=True)
-    return found
+    return found, buried
 
 
 def settle(db: apsw.Connection, task: Task, now: float, queues: set[str]) -> bool:
@@ -185,7 +188,7 @@ def cursor_position(cursor: str | None) -> int | None:
     """Where a page ended. Raises ValidationError for what no page returned."""
     if cursor is None:
         return None
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+    if not (isinstance(cursor, str) and cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
         raise ValidationError("cursor: is none that a page returned", field="cursor")
     return int(cursor)
 
@@ -213,15 +216,27 @@ class Keeper:
 
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
+        self._seconds = {
+            "succeeded": retention.succeeded,
+            "stub": retention.dedup,
+            "dead": retention.dead,
+            "cancelled": retention.dead,
+        }
         self._settled = 0
-        self._warned_at = 0.0
+        self._warned_at: dict[str, float] = {}
+
+    def overdue(self, db: apsw.Connection, now: float) -> bool:
+        """True where a finished task is older than its retention."""
+        sql = "SELECT min(kept_from) FROM tasks WHERE state = ? AND kept_from IS NOT NULL"
+        ages = ((state, first(db.execute(sql, (state,)))[0]) for state in self._seconds)
+        return any(at is not None and at < now - self._seconds[state] for state, at in ages)
 
     def trim(self, db: apsw.Connection, now: float, most: int) -> None:
         """Forget at most `most` tasks of each kind that are older than their retention."""
         keep = self._retention
         self._shrink(db, now - keep.succeeded, most)
-        for state, seconds in (("stub", keep.dedup), ("dead", keep.dead), ("cancelled", keep.dead)):
-            self._forget(db, state, now - seconds, most)
+        for state in ("stub", "dead", "cancelled"):
+            self._forget(db, state, now - self._seconds[state], most)
         self._settled += most
         if self._settled >= max(2, keep.max_succeeded // 50):
             self._settled = 0
@@ -263,8 +278,8 @@ class Keeper:
                 self._warn(state, most, now - horizon[0], now)
 
     def _warn(self, state: str, most: int, horizon: float, now: float) -> None:
-        if now - self._warned_at < 60:
+        if now - self._warned_at.get(state, -60.0) < 60:
             return
-        self._warned_at = now
+        self._warned_at[state] = now
         what = {"succeeded": "readable", "stub": "known by id"}[state]
         LOG.warning("more than %d succeeded tasks: %s only for %.0f s", most, what, horizon)
