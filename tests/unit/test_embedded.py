@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from rebound import Config, Destination, Rebound, Task
-from rebound.domain.errors import Closed
+from rebound.domain.errors import Closed, ValidationError
 
 
 @pytest.fixture
@@ -49,3 +50,26 @@ async def test_after_close_nothing_is_taken_and_it_cannot_be_started_again(confi
     await rebound.close()
     async with Rebound(config, worker=False) as again:
         assert await again.get_task(kept.id) == kept
+
+
+async def test_close_leaves_no_thread_though_calls_are_under_way(config: Config) -> None:
+    threads = set(threading.enumerate())
+    rebound = Rebound(config)
+    await rebound.start()
+    kept = await rebound.create_task(a_task())
+    calls = [asyncio.create_task(rebound.cancel(kept.id))]
+    calls += [asyncio.create_task(rebound.create_task(kept)) for _ in range(20)]
+    await asyncio.sleep(0)
+    await rebound.close()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert set(threading.enumerate()) == threads
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_is_no_filter_is_refused_by_name(config: Config) -> None:
+    async with Rebound(config, worker=False) as rebound:
+        for wrong in ({"leg": "zzz"}, {"state": "x"}, {"limit": "5"}, {"cursor": 5}):
+            with pytest.raises(ValidationError) as caught:
+                await rebound.find(**wrong)  # type: ignore[arg-type]
+            assert caught.value.field == next(iter(wrong))
+        assert await rebound.get_task("\ud800") is None

@@ -19,6 +19,7 @@ from rebound.domain.errors import (
     DuplicateTask,
     NotFound,
     PayloadTooLarge,
+    StoreFull,
     StoreUnavailable,
     TaskBusy,
     ValidationError,
@@ -266,3 +267,26 @@ async def test_a_strategy_of_the_programs_own_decides_the_times(clock: Clock) ->
     (after,) = await deliver(made, clock)
     assert after.due_at == pytest.approx(clock() + 2010, abs=0.1)
     await made.aclose()
+
+
+async def test_the_store_is_back_when_it_answers_whoever_asks(
+    engine: Engine, far: FarStore, heard: Heard
+) -> None:
+    far.away = {"add"}
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await engine.submit(task("a"))
+    assert heard.kinds == ["store unavailable"]
+    await engine.ping()
+    assert heard.kinds == ["store unavailable", "store back"]
+
+
+async def test_a_full_store_has_room_again_only_when_adding_works(
+    engine: Engine, far: FarStore, heard: Heard
+) -> None:
+    engine.store_is("adding", StoreFull())
+    engine.store_is("working", None)
+    await engine.ping()
+    assert heard.kinds == ["store unavailable"]
+    await engine.submit(task("a"))
+    assert heard.kinds == ["store unavailable", "store back", "task scheduled"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import FrozenInstanceError, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -279,3 +279,35 @@ def test_every_setting_is_described_in_one_line() -> None:
     for setting in SETTINGS.values():
         assert setting.description
         assert "\n" not in setting.description
+
+
+@pytest.mark.parametrize(
+    "name", ["REDIS_WAIT_REPLICAS", "REDIS_MASTER_NAME", "REDIS_SENTINEL_ADDRS"]
+)
+def test_a_setting_of_a_later_release_stops_the_start_instead_of_being_ignored(name: str) -> None:
+    for prefix in ("", "REBOUND_"):
+        with pytest.raises(ValidationError, match=f"{name}: is not available yet"):
+            Config.for_service({prefix + name: "1"})
+
+
+def test_a_misspelt_variable_of_ours_is_named_with_the_right_one() -> None:
+    with pytest.raises(ValidationError, match="did you mean REBOUND_CONCURRENCY"):
+        Config.for_service({"REBOUND_CONCURENCY": "5"})
+    assert Config.for_service({"REBOUND_HOME": "/x", "CONCURENCY": "5"}).concurrency == 1024
+
+
+def test_a_secret_keeps_its_spaces() -> None:
+    config = Config.for_service({"REDIS_ADDR": "r:1", "REDIS_PASSWORD": " pw "})
+    assert config.redis_password == " pw "
+
+
+def test_two_hosts_that_differ_are_a_contradiction() -> None:
+    with pytest.raises(ValidationError, match="HTTP_HOST says otherwise"):
+        Config(http_addr="0.0.0.0:9", http_host="::1")
+
+
+def test_the_callers_own_client_beside_an_address_is_a_contradiction() -> None:
+    client = cast("Any", object())
+    for other in ({"redis_addr": "r:1"}, {"store_url": "redis://r/0"}):
+        with pytest.raises(ValidationError, match="give only one of them"):
+            Config(redis=client, **other)  # type: ignore[arg-type]

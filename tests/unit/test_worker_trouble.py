@@ -302,3 +302,31 @@ async def test_a_poisonous_task_ends_as_crashed_while_its_neighbours_arrive(
         after = await ended(engine, f"n{n}")
         assert (after.state, after.attempt) == (State.SUCCEEDED, 1)
     await mortal.end()
+
+
+async def test_the_worker_that_takes_over_tells_that_a_lease_was_lost(
+    engine: Engine, start: Start, clock: Clock, heard: Heard
+) -> None:
+    await engine.submit(task("a"))
+    await claimed(engine.store)
+    clock.advance(61)
+    start()
+    await ended(engine, "a")
+    assert heard.of("a") == ["task scheduled", "lease lost", "task delivered"]
+
+
+async def test_a_listener_that_raises_costs_no_slot_and_does_not_hold_up_the_end(
+    engine: Engine, start: Start, heard: Heard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(event: object) -> None:
+        raise OSError("no space left on device")
+
+    engine._listeners = [broken, heard]
+    for name in "abcdef":
+        await engine.submit(task(name))
+    worker = start(concurrency=2)
+    for name in "abcdef":
+        assert (await ended(engine, name)).state == State.SUCCEEDED
+    await worker.drain()
+    assert "no space left" in capsys.readouterr().err
+    assert heard.kinds[-1] == "worker stopped"
