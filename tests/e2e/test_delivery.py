@@ -159,8 +159,9 @@ async def test_the_same_id_twice_is_one_task_or_a_conflict(
     assert len(receiver.of("t")) == 1
 
 
+@pytest.mark.parametrize("order", ["in turn", "one after the other"])
 async def test_twenty_hanging_destinations_do_not_delay_a_healthy_one(
-    service: Service, receiver: Receiver
+    service: Service, receiver: Receiver, order: str
 ) -> None:
     connections: list[asyncio.StreamWriter] = []
 
@@ -171,10 +172,13 @@ async def test_twenty_hanging_destinations_do_not_delay_a_healthy_one(
     servers = [await asyncio.start_server(hang, "127.0.0.1", 0) for _ in range(20)]
     hosts = [f"http://127.0.0.1:{s.sockets[0].getsockname()[1]}/" for s in servers]
     try:
-        await service.serve(CONCURRENCY="256")
-        await service.create_many(
-            [{"id": f"h{n}", "destination": {"url": hosts[n % 20]}} for n in range(2000)]
-        )
+        await service.serve()
+        tasks = [{"id": f"h{n}", "destination": {"url": hosts[n % 20]}} for n in range(4000)]
+        if order == "in turn":
+            await service.create_many(tasks)
+        else:
+            for host in range(20):
+                await service.create_many(tasks[host::20])
         late = []
         for n in range(50):
             sent = time.time()
