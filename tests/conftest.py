@@ -8,15 +8,24 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis  # noqa: F401 - imported late, CPython 3.11.7 breaks on it
 import pytest
 
+from tests.services.kafka import KafkaBroker, folder_of_jars
+
 MISSING: dict[str, str] = {}
 """Server -> the command that installs it; filled when a test had to be skipped."""
-INSTALL = {"redis-server": "apt-get install redis-server"}
+INSTALL = {
+    "redis-server": "apt-get install redis-server",
+    "java": "apt-get install default-jre-headless",
+    "mvn": "apt-get install maven",
+    "kcat": "apt-get install kcat",
+}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -110,6 +119,44 @@ def own_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     yield make
     for server in servers:
         server.stop()
+
+
+def _kafka(folder: Path, **options: Any) -> KafkaBroker:
+    need("java")
+    if not folder_of_jars().exists():
+        need("mvn")
+    broker = KafkaBroker(folder, **options)
+    broker.start()
+    return broker
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """One Kafka for the whole run; each test makes topics of its own, and lets the broker live."""
+    broker = _kafka(tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Callable[..., KafkaBroker]]:
+    """Makes brokers that the test may kill and start again, with properties of its own."""
+    brokers: list[KafkaBroker] = []
+
+    def make(**properties: str) -> KafkaBroker:
+        named = {name.replace("_", "."): value for name, value in properties.items()}
+        brokers.append(_kafka(tmp_path / f"kafka{len(brokers)}", properties=named))
+        return brokers[-1]
+
+    yield make
+    for broker in brokers:
+        broker.stop()
+
+
+@pytest.fixture
+def topic(request: pytest.FixtureRequest) -> str:
+    """A name for a topic that no other test uses."""
+    return f"{request.node.name[:150].split('[')[0]}.{uuid.uuid4().hex[:8]}"
 
 
 class Clock:
