@@ -1,11 +1,13 @@
 """Apache Kafka for tests, benchmarks and `make services`: KRaft, one broker, loopback only.
 
 The files come from Maven (`pom.xml`) and stay in `target/`. Needs `java` >= 17, and `mvn` once.
+KAFKA_VERSION names another version than the pom's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 import signal
@@ -39,7 +41,13 @@ JVM = ("-Xms96m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 def folder_of_jars() -> Path:
     """Where Kafka's files are, or will be after `jars`; another place when the pom changes."""
-    return TARGET / f"kafka-{hashlib.sha256((HERE / 'pom.xml').read_bytes()).hexdigest()[:12]}"
+    pom = (HERE / "pom.xml").read_bytes() + " ".join(_version()).encode()
+    return TARGET / f"kafka-{hashlib.sha256(pom).hexdigest()[:12]}"
+
+
+def _version() -> list[str]:
+    version = os.environ.get("KAFKA_VERSION")
+    return [f"-Dkafka.version={version}"] if version else []
 
 
 def jars() -> Path:
@@ -50,7 +58,7 @@ def jars() -> Path:
         fresh = Path(tempfile.mkdtemp(dir=TARGET))
         subprocess.run(
             ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime",
-             f"-DoutputDirectory={fresh}"],
+             f"-DoutputDirectory={fresh}", *_version()],
             cwd=HERE, check=True, timeout=600,
         )  # fmt: skip
         try:
