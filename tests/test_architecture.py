@@ -16,6 +16,8 @@ THIRD_PARTY = {
     "adapters/stores/redis": {"redis", "hiredis"},
     "adapters/stores/records": set(),
     "adapters/producers/http": {"aiohttp", "yarl", "multidict"},
+    "adapters/producers/kafka": {"confluent_kafka"},
+    "adapters/producers/provenance": set(),
     "adapters/listeners": set(),
     "adapters/api": {"yaml"},
 }
