@@ -18,6 +18,7 @@ THIRD_PARTY = {
     "adapters/producers/http": {"aiohttp", "yarl", "multidict"},
     "adapters/producers/kafka": {"confluent_kafka"},
     "adapters/producers/provenance": set(),
+    "adapters/consumers": {"confluent_kafka"},
     "adapters/listeners": set(),
     "adapters/api": {"yaml"},
 }

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from rebound.adapters.producers.provenance import dead_letter, printable
 from rebound.domain.attempt import Leg
 from rebound.domain.destination import Base64
+from rebound.domain.record import FAILURES
 from rebound.domain.task import Task
 from rebound.domain.validation import message
 
@@ -72,6 +73,9 @@ def _headers(task: Task) -> list[Header]:
     headers.append(("rebound-attempt", str(task.number)))
     if task.leg == Leg.DEAD:
         headers += [(f"rebound-{name.lower()}", value) for name, value in dead_letter(task)]
-    else:
-        headers.append(("rebound-source", printable(task.source)))
+        return headers
+    headers.append(("rebound-source", printable(task.source)))
+    counted = task.failures > 0 and task.replayed_at is None
+    if counted and all(name.lower() != FAILURES for name, _ in headers):
+        headers.append((FAILURES, str(task.failures)))  # else whoever handed it in knows better
     return headers
