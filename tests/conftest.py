@@ -11,12 +11,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis  # noqa: F401 - imported late, CPython 3.11.7 breaks on it
 import pytest
 
-from tests.services.kafka import KafkaBroker, folder_of_jars
+from tests.services.java import NEEDED, folder_of_jars, jars, java_version
+from tests.services.kafka import KafkaBroker
 
 MISSING: dict[str, str] = {}
 """Server -> the command that installs it; filled when a test had to be skipped."""
@@ -25,6 +26,8 @@ INSTALL = {
     "java": "apt-get install default-jre-headless",
     "mvn": "apt-get install maven",
     "kcat": "apt-get install kcat",
+    "openssl": "apt-get install openssl",
+    "Apache Kafka": "make services, once, with a connection to Maven's repository",
 }
 
 
@@ -38,12 +41,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def need(server: str) -> str:
     """Path of a server's program; without it the test is skipped, or fails where CI is true."""
     found = shutil.which(server)
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{server} is missing: {INSTALL[server]}")
-        MISSING[server] = INSTALL[server]
-        pytest.skip(f"{server} is not installed")
-    return found
+    return missing(server) if found is None else found
+
+
+def missing(server: str) -> NoReturn:
+    """Skip the test, or fail it where CI is true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{server} is missing: {INSTALL[server]}")
+    MISSING[server] = INSTALL[server]
+    pytest.skip(f"{server} is not installed")
 
 
 def free_port() -> int:
@@ -122,9 +128,14 @@ def own_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
 
 
 def _kafka(folder: Path, **options: Any) -> KafkaBroker:
-    need("java")
+    if java_version() < NEEDED:
+        missing("java")
     if not folder_of_jars().exists():
         need("mvn")
+        try:
+            jars()
+        except subprocess.CalledProcessError:
+            missing("Apache Kafka")
     broker = KafkaBroker(folder, **options)
     broker.start()
     return broker
@@ -140,12 +151,11 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBrok
 
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[Callable[..., KafkaBroker]]:
-    """Makes brokers that the test may kill and start again, with properties of its own."""
+    """Makes brokers that the test may kill and start again, with options of its own."""
     brokers: list[KafkaBroker] = []
 
-    def make(**properties: str) -> KafkaBroker:
-        named = {name.replace("_", "."): value for name, value in properties.items()}
-        brokers.append(_kafka(tmp_path / f"kafka{len(brokers)}", properties=named))
+    def make(**options: Any) -> KafkaBroker:
+        brokers.append(_kafka(tmp_path / f"kafka{len(brokers)}", **options))
         return brokers[-1]
 
     yield make

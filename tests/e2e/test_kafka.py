@@ -15,7 +15,8 @@ from aiohttp import web
 
 from tests.e2e import kcat
 from tests.e2e.conftest import Receiver, Service
-from tests.services.kafka import USERS, AclOperation, KafkaBroker, java, steady_port
+from tests.services.java import java
+from tests.services.kafka import USERS, AclOperation, KafkaBroker, steady_port
 
 BYTES = bytes(range(256))
 

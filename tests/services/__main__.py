@@ -12,15 +12,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.services.kafka import TARGET, KafkaBroker
+from tests.services.java import NEEDED, TARGET, folder_of_jars, java_version
+from tests.services.kafka import KafkaBroker
 
 RUNNING = TARGET / "running.json"
 
 
 def start() -> int:
-    missing = [p for p in ("java", "mvn") if shutil.which(p) is None]
-    if missing:
-        print(f"Kafka needs {' and '.join(missing)}: apt-get install maven", file=sys.stderr)
+    if java_version() < NEEDED:
+        print(f"Kafka needs Java >= {NEEDED}: apt-get install default-jre-headless")
+        return 1
+    if shutil.which("mvn") is None and not folder_of_jars().exists():
+        print("Kafka is fetched by Maven: apt-get install maven")
         return 1
     found = running()
     if found is None:

@@ -1,19 +1,11 @@
-"""Apache Kafka for tests, benchmarks and `make services`: KRaft, one broker, loopback only.
-
-The files come from Maven (`pom.xml`) and stay in `target/`. Needs `java` >= 17, and `mvn` once.
-KAFKA_VERSION names another version than the pom's.
-"""
+"""Apache Kafka for tests, benchmarks and `make services`: KRaft, one broker, loopback only."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,49 +20,13 @@ from confluent_kafka.admin import (
     NewTopic,
     ResourcePatternType,
     ResourceType,
-)  # fmt: skip
+)
 
-HERE = Path(__file__).parent
-TARGET = HERE / "target"
+from tests.services.java import JVM, java
+
 USERS = {"rebound": "rebound-secret", "stranger": "stranger-secret"}
 """Who may log in with SASL/PLAIN; what they may do is said with `KafkaBroker.allow`."""
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qk"
-# starts in half the time of the defaults, and a test's load never reaches what it costs
-JVM = ("-Xms96m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-
-
-def folder_of_jars() -> Path:
-    """Where Kafka's files are, or will be after `jars`; another place when the pom changes."""
-    pom = (HERE / "pom.xml").read_bytes() + " ".join(_version()).encode()
-    return TARGET / f"kafka-{hashlib.sha256(pom).hexdigest()[:12]}"
-
-
-def _version() -> list[str]:
-    version = os.environ.get("KAFKA_VERSION")
-    return [f"-Dkafka.version={version}"] if version else []
-
-
-def jars() -> Path:
-    """Folder with Kafka's files, fetched by Maven where they are not there yet."""
-    folder = folder_of_jars()
-    if not folder.exists():
-        TARGET.mkdir(exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=TARGET))
-        subprocess.run(
-            ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime",
-             f"-DoutputDirectory={fresh}", *_version()],
-            cwd=HERE, check=True, timeout=600,
-        )  # fmt: skip
-        try:
-            fresh.rename(folder)
-        except OSError:  # another run was faster
-            shutil.rmtree(fresh)
-    return folder
-
-
-def java(main: str, *arguments: str, options: tuple[str, ...] = JVM) -> list[str]:
-    return ["java", *options, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-            "-cp", f"{jars()}/*", main, *arguments]  # fmt: skip
 
 
 def steady_port() -> int:
@@ -92,19 +48,36 @@ def steady_port() -> int:
             return port
 
 
-def settings(folder: Path, plain: int, sasl: int, controller: int) -> dict[str, str]:
-    """server.properties. Who comes without SASL is a super user; topics are made by hand."""
+def tls(certificates: Path) -> dict[str, str]:
+    """Settings of a listener that asks for certificates: `broker.pem`, for those of `client.pem`.
+
+    Each file has a key and its self-signed certificate.
+    """
+    return {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(certificates / "broker.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(certificates / "client.crt"),
+        "ssl.client.auth": "required",
+    }
+
+
+def settings(folder: Path, ports: Mapping[str, int]) -> dict[str, str]:
+    """server.properties, with a port for each protocol and for CONTROLLER.
+
+    Who comes without a login is a super user; topics are made by hand.
+    """
     login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
     users = " ".join(f'user_{name}="{password}"' for name, password in USERS.items())
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
-        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "controller.quorum.voters": f"1@127.0.0.1:{ports['CONTROLLER']}",
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},"
-        f"CONTROLLER://127.0.0.1:{controller}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,"
-        "CONTROLLER:PLAINTEXT",
+        "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items()),
+        "listener.security.protocol.map": ",".join(
+            f"{name}:{'PLAINTEXT' if name == 'CONTROLLER' else name}" for name in ports
+        ),
         "inter.broker.listener.name": "PLAINTEXT",
         "sasl.enabled.mechanisms": "PLAIN",
         "listener.name.sasl_plaintext.plain.sasl.jaas.config": f"{login} {users};",
@@ -135,7 +108,8 @@ def settings(folder: Path, plain: int, sasl: int, controller: int) -> dict[str, 
 class KafkaBroker:
     """One broker; `kill` and `start` again keep its ports and data.
 
-    `bootstrap` is for clients without a login, `sasl_bootstrap` for those of USERS.
+    `bootstrap` is for clients without a login, `sasl_bootstrap` for those of USERS, `tls_bootstrap`
+    for those with a certificate.
     """
 
     def __init__(
@@ -143,15 +117,22 @@ class KafkaBroker:
         folder: Path,
         *,
         port: int | None = None,
+        certificates: Path | None = None,
         properties: Mapping[str, str] | None = None,
         options: tuple[str, ...] = JVM,
     ) -> None:
-        self.port, self.sasl_port, controller = port or steady_port(), steady_port(), steady_port()
+        """`certificates` as for `tls`, `properties` of server.properties, `options` of Java."""
+        self.port, self.sasl_port, self.tls_port = port or steady_port(), steady_port(), 0
+        ports = {"PLAINTEXT": self.port, "SASL_PLAINTEXT": self.sasl_port}
+        own = dict(properties or {})
+        if certificates is not None:
+            self.tls_port = ports["SSL"] = steady_port()
+            own |= tls(certificates)
         self.log = folder / "kafka.log"
         self._folder = folder
         self._options = options
         self._file = folder / "server.properties"
-        all_ = settings(folder, self.port, self.sasl_port, controller) | dict(properties or {})
+        all_ = settings(folder, {**ports, "CONTROLLER": steady_port()}) | own
         folder.mkdir(parents=True, exist_ok=True)
         self._file.write_text("".join(f"{name}={value}\n" for name, value in all_.items()))
         self._process: subprocess.Popen[bytes] | None = None
@@ -164,6 +145,10 @@ class KafkaBroker:
     @property
     def sasl_bootstrap(self) -> str:
         return f"127.0.0.1:{self.sasl_port}"
+
+    @property
+    def tls_bootstrap(self) -> str:
+        return f"127.0.0.1:{self.tls_port}"
 
     @property
     def pid(self) -> int:
@@ -198,7 +183,7 @@ class KafkaBroker:
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        for port in (self.port, self.sasl_port):
+        for port in filter(None, (self.port, self.sasl_port, self.tls_port)):
             while not _listens(port):
                 self._check(deadline)
                 time.sleep(0.05)
