@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -71,17 +72,25 @@ class KafkaProducer:
         """
         if why := self._refusal(task.target):
             raise Rejected(why)
-        to = route(task.target.address)
+        brokers, topic = route(task.target.address)
         try:
             one = record(task)
         except ValidationError as error:
             raise Rejected(str(error)) from None
-        way = _Way(",".join(to.brokers or self._brokers))
-        try:
-            return await self._deliver(way, to.topic, one)
-        except _BatchTooLarge:
+        way = _Way(brokers or self._brokers)
+        while True:
+            try:
+                client, result = self._produced(way, topic, one)
+            except BufferError:
+                client, result = await self._room_for(way, topic, one)
+            failed, message = await result
+            if failed is None:
+                told = f"partition {message.partition()}, offset {message.offset()}"
+                return Receipt(response=told)
+            if failed.code() != KafkaError.MSG_SIZE_TOO_LARGE or way.one_by_one:
+                raise _failure(client, failed)
             # The limit of a topic is one for batches: its companions may have been too much.
-            return await self._deliver(way._replace(one_by_one=True), to.topic, one)
+            way = way._replace(one_by_one=True)
 
     async def aclose(self) -> None:
         """Give up what is under way, and release every connection and thread."""
@@ -92,31 +101,27 @@ class KafkaProducer:
 
     # -- records -----------------------------------------------------------------------------
 
-    async def _deliver(self, way: _Way, topic: str, one: Record) -> Receipt:
-        client, result = await self._produced(way, topic, one)
-        error, message = await result
-        if error is None:
-            return Receipt(response=f"partition {message.partition()}, offset {message.offset()}")
-        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not way.one_by_one:
-            raise _BatchTooLarge
-        raise _failure(client, error)
+    def _produced(self, way: _Way, topic: str, one: Record) -> tuple[Client, Delivered]:
+        """Hand the record to a client. Raises BufferError or DeliveryError."""
+        client, poller = self._client(way)
+        result: Delivered = poller.loop.create_future()
+        try:
+            client.produce(topic, one, result)
+        except BufferError:
+            raise
+        except KafkaException as error:
+            raise _failure(client, error.args[0]) from None
+        except (ValueError, TypeError) as error:
+            raise Rejected(f"cannot be put into a record: {error}") from None
+        if client.under_way == 1:
+            poller.wake()
+        return client, result
 
-    async def _produced(self, way: _Way, topic: str, one: Record) -> tuple[Client, Delivered]:
+    async def _room_for(self, way: _Way, topic: str, one: Record) -> tuple[Client, Delivered]:
         for _ in range(TRIES):
-            client, poller = self._client(way)
-            result = asyncio.get_running_loop().create_future()
-            try:
-                client.produce(topic, one, result)
-            except BufferError:
-                await asyncio.sleep(ROOM)
-                continue
-            except KafkaException as error:
-                raise _failure(client, error.args[0]) from None
-            except (ValueError, TypeError) as error:
-                raise Rejected(f"cannot be put into a record: {error}") from None
-            if client.under_way == 1:
-                poller.wake()
-            return client, result
+            await asyncio.sleep(ROOM)
+            with contextlib.suppress(BufferError):
+                return self._produced(way, topic, one)
         raise Deferred("the queue to the brokers is full")
 
     def _take(self, client: Client, results: Results) -> None:
@@ -149,7 +154,7 @@ class KafkaProducer:
     def _open(self, way: _Way) -> Client:
         own = ONE_BY_ONE if way.one_by_one else {}
         try:
-            return Client({**self._properties, **own, "bootstrap.servers": way.brokers})
+            return Client({**self._properties, **own, "bootstrap.servers": ",".join(way.brokers)})
         except KafkaException as error:
             raise DeliveryError(_said(error.args[0])) from None
 
@@ -174,12 +179,8 @@ class KafkaProducer:
 class _Way(NamedTuple):
     """What has a client of its own."""
 
-    brokers: str
+    brokers: tuple[str, ...]
     one_by_one: bool = False
-
-
-class _BatchTooLarge(Exception):
-    """The broker refused the batch that the record was in, perhaps for its companions."""
 
 
 def try_out(properties: Mapping[str, Value]) -> None:

@@ -101,8 +101,8 @@ class Poller:
     def __init__(self, take: Callable[[Client, Results], None]) -> None:
         """`take` is called in the running event loop, which is remembered."""
         self._take = take
-        self._loop = asyncio.get_running_loop()
-        self._ended = self._loop.create_future()
+        self.loop = asyncio.get_running_loop()
+        self._ended = self.loop.create_future()
         self._clients: tuple[Client, ...] = ()
         self._stopping = False
         self._wake = threading.Event()
@@ -133,7 +133,7 @@ class Poller:
     # -- in the thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stopping and not self._loop.is_closed():
+        while not self._stopping and not self.loop.is_closed():
             clients = self._clients
             busy = [client for client in clients if client.under_way]
             if not busy:
@@ -162,4 +162,4 @@ class Poller:
 
     def _tell(self, call: Callable[..., object], *values: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
-            self._loop.call_soon_threadsafe(call, *values)
+            self.loop.call_soon_threadsafe(call, *values)
