@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint types cover bench openapi clean
+.PHONY: help setup run demo test lint types cover bench services stop openapi clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,7 +27,7 @@ run: $(RUNS) ## the demo: retries, a success and a dead letter, live; then the s
 
 demo: run
 
-test: $(READY) ## all tests, on SQLite and on Redis where redis-server is (root: it is installed)
+test: $(READY) ## all tests; Redis, Kafka where redis-server, Java, Maven are (root: they are installed)
 	@sh tests/servers.sh
 	$(BIN)/python -m pytest
 
@@ -47,11 +47,19 @@ cover: $(READY) ## tests with coverage of lines and branches, at least 90 %; wri
 	$(BIN)/python docs/coverage.py
 
 bench: $(READY) ## the figures, each beside its target
-	@sh tests/servers.sh redis-server=redis-server nginx=nginx-light
+	@sh tests/servers.sh redis-server=redis-server nginx=nginx-light java=default-jre-headless mvn=maven
 	$(BIN)/python -m bench
+
+services: $(READY) ## a Kafka to try things with, on :9092 (needs Java >= 17 and Maven)
+	@sh tests/servers.sh java=default-jre-headless mvn=maven
+	@$(BIN)/python -m tests.services start
+
+stop: $(READY) ## end what `make services` started
+	@$(BIN)/python -m tests.services stop
 
 openapi: $(READY) ## write openapi.yaml anew
 	$(BIN)/python -m rebound.adapters.api.openapi > openapi.yaml
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache
+	@[ ! -e tests/services/target/running.json ] || $(MAKE) --no-print-directory stop
+	rm -rf $(VENV) tests/services/target build dist .coverage* .mypy_cache .ruff_cache .pytest_cache

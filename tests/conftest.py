@@ -8,15 +8,27 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import hypothesis  # noqa: F401 - imported late, CPython 3.11.7 breaks on it
 import pytest
 
+from tests.services.java import NEEDED, folder_of_jars, jars, java_version
+from tests.services.kafka import KafkaBroker
+
 MISSING: dict[str, str] = {}
 """Server -> the command that installs it; filled when a test had to be skipped."""
-INSTALL = {name: f"apt-get install {name}" for name in ("redis-server", "openssl")}
+INSTALL = {
+    "redis-server": "apt-get install redis-server",
+    "openssl": "apt-get install openssl",
+    "java": "apt-get install default-jre-headless",
+    "mvn": "apt-get install maven",
+    "kcat": "apt-get install kcat",
+    "Apache Kafka": "make services, once, with a connection to Maven's repository",
+}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -29,12 +41,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def need(server: str) -> str:
     """Path of a server's program; without it the test is skipped, or fails where CI is true."""
     found = shutil.which(server)
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{server} is missing: {INSTALL[server]}")
-        MISSING[server] = INSTALL[server]
-        pytest.skip(f"{server} is not installed")
-    return found
+    return missing(server) if found is None else found
+
+
+def missing(server: str) -> NoReturn:
+    """Skip the test, or fail it where CI is true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{server} is missing: {INSTALL[server]}")
+    MISSING[server] = INSTALL[server]
+    pytest.skip(f"{server} is not installed")
 
 
 def free_port() -> int:
@@ -110,6 +125,48 @@ def own_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     yield make
     for server in servers:
         server.stop()
+
+
+def _kafka(folder: Path, **options: Any) -> KafkaBroker:
+    if java_version() < NEEDED:
+        missing("java")
+    if not folder_of_jars().exists():
+        need("mvn")
+        try:
+            jars()
+        except subprocess.CalledProcessError:
+            missing("Apache Kafka")
+    broker = KafkaBroker(folder, **options)
+    broker.start()
+    return broker
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """One Kafka for the whole run; each test makes topics of its own, and lets the broker live."""
+    broker = _kafka(tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Callable[..., KafkaBroker]]:
+    """Makes brokers that the test may kill and start again, with options of its own."""
+    brokers: list[KafkaBroker] = []
+
+    def make(**options: Any) -> KafkaBroker:
+        brokers.append(_kafka(tmp_path / f"kafka{len(brokers)}", **options))
+        return brokers[-1]
+
+    yield make
+    for broker in brokers:
+        broker.stop()
+
+
+@pytest.fixture
+def topic(request: pytest.FixtureRequest) -> str:
+    """A name for a topic that no other test uses."""
+    return f"{request.node.name[:150].split('[')[0]}.{uuid.uuid4().hex[:8]}"
 
 
 class Clock:

@@ -15,7 +15,12 @@ THIRD_PARTY = {
     "adapters/stores/sqlite": {"apsw"},
     "adapters/stores/redis": {"redis", "hiredis"},
     "adapters/stores/records": set(),
-    "adapters/producers": {"aiohttp", "yarl", "multidict"},
+    "adapters/producers/http": {"aiohttp", "yarl", "multidict"},
+    "adapters/producers/failures": {"aiohttp"},
+    "adapters/producers/resolver": {"aiohttp"},
+    "adapters/producers/kafka": {"confluent_kafka"},
+    "adapters/producers/provenance": set(),
+    "adapters/consumers": {"confluent_kafka"},
     "adapters/listeners": set(),
     "adapters/api": {"yaml"},
 }

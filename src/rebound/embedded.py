@@ -13,9 +13,10 @@ from typing import Self, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from rebound import wiring
+from rebound import kafka_settings, wiring
 from rebound.adapters.listeners.log import LogListener, guarded
 from rebound.attempting import Policy
+from rebound.crew import Crew
 from rebound.domain import validation
 from rebound.domain.attempt import Leg, State
 from rebound.domain.errors import Closed, NotFound, ReboundError, ValidationError
@@ -23,7 +24,7 @@ from rebound.domain.task import Task
 from rebound.engine import Engine
 from rebound.ports import Event, Filter, Found, Listener
 from rebound.settings import Config
-from rebound.worker import Limits, Worker
+from rebound.worker import Limits
 
 
 class Rebound:
@@ -54,10 +55,11 @@ class Rebound:
             ),
             listeners,
             wiring.NOT_AVAILABLE,
+            kafka_settings.refusal(self.config),
         )
         self.engine.closed = True
         self._with_worker = worker
-        self._worker: Worker | None = None
+        self._crew: Crew | None = None
         self._closed = False
         self._starting = asyncio.Lock()
         self.draining = False
@@ -82,25 +84,33 @@ class Rebound:
             self.engine.emit(Event("store not durable", detail=warning))
         self.engine.closed = False
         if self._with_worker:
-            config = self.config
-            limits = Limits(
-                concurrency=config.concurrency,
-                lane_concurrency=config.lane_concurrency,
-                lease=config.lease,
-                poll_interval=config.poll_interval,
-                grace=config.shutdown_grace,
-            )
-            self._worker = Worker(
-                self.engine, tuple(self.engine.producers), limits, config.clock or time.monotonic
-            )
-            self._worker.start()
+            self._crew = Crew(self.engine, self._budgets(), self.config.clock or time.monotonic)
+            self._crew.start()
+
+    def _budgets(self) -> dict[tuple[str, ...], Limits]:
+        """Records under way to Kafka wait for a batch, not for a receiver: they have their own."""
+        config = self.config
+        limits = Limits(
+            concurrency=config.concurrency,
+            lane_concurrency=config.lane_concurrency,
+            lease=config.lease,
+            poll_interval=config.poll_interval,
+            grace=config.shutdown_grace,
+        )
+        most = config.kafka_concurrency
+        records = limits._replace(concurrency=most, lane_concurrency=most)
+        others = tuple(kind for kind in self.engine.producers if kind != "kafka")
+        budgets = {others: limits}
+        if "kafka" in self.engine.producers:
+            budgets["kafka",] = records
+        return budgets
 
     async def drain(self) -> None:
         """Claim nothing more and finish what is under way within the grace; still takes tasks."""
         self.begin_drain()
-        if self._worker is not None:
-            await self._worker.drain()
-            self._worker = None
+        if self._crew is not None:
+            await self._crew.drain()
+            self._crew = None
 
     async def close(self) -> None:
         """Finish what is under way within the grace, then let everything go. Can be repeated."""

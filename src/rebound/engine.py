@@ -67,13 +67,18 @@ class Engine:
         policy: Policy = Policy(),  # noqa: B008
         listeners: Sequence[Listener] = (),
         missing: Mapping[str, str] | None = None,
+        refusal: Callable[[Destination], str | None] = lambda _: None,
     ) -> None:
-        """`producers` by kind (`http`); `missing` says by kind why it cannot be delivered."""
+        """`producers` by kind (`http`); `missing` says by kind why it cannot be delivered.
+
+        `refusal` says why no task may go to a destination, or None.
+        """
         self.store = store
         self.producers = producers
         self.policy = policy
         self.closed = False
         self._missing = missing or {}
+        self._refusal = refusal
         self._listeners = listeners
         self._instance = f"{getrandbits(48):x}."
         self._calls = count()
@@ -126,8 +131,7 @@ class Engine:
         )
         for field in ("destination", "dead_destination"):
             destination: Destination | None = getattr(task, field)
-            if destination and (kind := destination.place.kind) not in self.producers:
-                why = self._missing.get(kind, f"this service cannot deliver to {kind}://")
+            if destination and (why := self._why_not(destination)):
                 raise ValidationError(f"{field}: {why}", field=field)
         if self.closed:  # what is wrong with the task comes first
             raise Closed
@@ -138,6 +142,12 @@ class Engine:
         delay = accepted.first_wait(random(), self.policy.strategies)
         nonce = f"{self._instance}{next(self._calls):x}"
         return Submission(accepted, delay, body, validation.digest(task), nonce)
+
+    def _why_not(self, destination: Destination) -> str | None:
+        kind = destination.place.kind
+        if kind in self.producers:
+            return self._refusal(destination)
+        return self._missing.get(kind, f"this service cannot deliver to {kind}://")
 
     async def _add(self, submissions: Sequence[Submission]) -> Sequence[Stored]:
         try:
@@ -210,8 +220,11 @@ class Engine:
             if not failing:
                 self.emit(Event("store unavailable", detail=str(error)))
             return
-        others = {"working": {"room"}, "adding": {"working"}}.get(use, {"room", "working"})
-        self._failing &= others
+        self._failing = {
+            other
+            for other in self._failing - {use}
+            if other.startswith("working") or (other == "room" and use != "adding")
+        }
         if failing and not self._failing:
             self.emit(Event("store back"))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from rebound.addresses import broker
+from rebound.domain.backoff import STRATEGIES, Strategy
 from rebound.domain.durations import UNITS, seconds
 from rebound.domain.errors import ValidationError
 
@@ -243,10 +244,26 @@ def no_auth(value: object) -> str | None:
     return None
 
 
+def check_strategies(strategies: Mapping[str, Strategy]) -> None:
+    """Raise ValidationError unless each is a function under a name that is free."""
+    for name, strategy in strategies.items():
+        if not isinstance(name, str) or not 1 <= len(name) <= 255 or name in STRATEGIES:
+            allowed = "must be of 1 to 255 characters and no built-in one"
+            raise ValidationError(f"strategies: the name {name!r} {allowed}", field="strategies")
+        if not callable(strategy):
+            raise ValidationError(f"strategies: {name!r} is no function", field="strategies")
+
+
+def any_or_broker(value: object) -> str:
+    """A broker, or `*` for any."""
+    return "*" if value == "*" else broker(value)
+
+
 host = text(r"[\w.:%-]{1,255}", "must be a host name or an IP address")
 anything = text(r"(?s).*", "must be text")
 namespace = text(r"[A-Za-z0-9._:-]{1,64}", "must be 1 to 64 letters, digits, '.', '_', ':', '-'")
 brokers = listed(broker, "must be host:port, several with commas; ports are 1 to 65535")
+allowed_brokers = listed(any_or_broker, "must be * or host:port, several with commas")
 statuses = listed(status, "must be statuses from 300 to 599 or 3xx, 4xx, 5xx, with commas")
 level = choice(
     {"debug": "debug", "info": "info", "warn": "warning", "warning": "warning", "error": "error"}
@@ -269,15 +286,3 @@ def refuse_unknown(env: Mapping[str, str], prefix: str, known: Collection[str]) 
             near = difflib.get_close_matches(name, names, 1, 0.9)
             if near:
                 raise ValidationError(f"{name}: is no setting; did you mean {near[0]}?")
-
-
-def require_strategies(strategies: Mapping[str, Strategy]) -> None:
-    """Raise ValidationError for a name that is taken, or what is no function."""
-    from rebound.domain.backoff import STRATEGIES
-
-    for name, strategy in strategies.items():
-        if not isinstance(name, str) or not 1 <= len(name) <= 255 or name in STRATEGIES:
-            allowed = "must be of 1 to 255 characters and no built-in one"
-            raise ValidationError(f"strategies: the name {name!r} {allowed}", field="strategies")
-        if not callable(strategy):
-            raise ValidationError(f"strategies: {name!r} is no function", field="strategies")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rebound import addresses, readers
+from rebound import addresses, kafka_settings, readers, variables
 from rebound.addresses import DEFAULT_REDIS_PORT, RedisAddress, host_and_port, without_secrets
 from rebound.domain.errors import ValidationError
 from rebound.readers import Setting, choice, duration, size, whole
@@ -34,6 +34,11 @@ OptionalNumber = Setting[int | None, int | str | None]
 Seconds = Setting[float, float | str | None]
 Switch = Setting[bool, bool | str | None]
 Texts = Setting[tuple[str, ...], Sequence[str] | str | None]
+OptionalTexts = Setting[tuple[str, ...] | None, Sequence[str] | str | None]
+Properties = Setting[
+    Mapping[str, str | int | float | bool] | None,
+    Mapping[str, str | int | float | bool] | str | None,
+]
 Statuses = Setting[tuple[int | str, ...], Sequence[int | str] | str | None]
 
 
@@ -70,6 +75,29 @@ class Config:
         readers.namespace, "prefix of every key in Redis, one an application", "rebound")
     kafka_brokers: Texts = Texts(
         readers.brokers, "brokers of kafka:///topic, several with commas", ("localhost:9092",))
+    kafka_allowed_brokers: OptionalTexts = OptionalTexts(
+        readers.allowed_brokers, "the only brokers that tasks may name, or * for any", None,
+        shown_default="*, in prod those of kafka_brokers")
+    kafka_security_protocol: Optional = Optional(
+        kafka_settings.protocol, "plaintext, ssl, sasl_plaintext or sasl_ssl", None,
+        shown_default="plaintext")
+    kafka_sasl_mechanism: Optional = Optional(
+        kafka_settings.mechanism, "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or GSSAPI",
+        None)
+    kafka_sasl_username: Optional = Optional(readers.anything, "name to log in to Kafka with", None)
+    kafka_sasl_password: Optional = Optional(
+        readers.anything, "password to log in to Kafka with", None, secret=True)
+    kafka_ssl_ca_location: Optional = Optional(
+        readers.anything, "file or folder of the certificates to trust", None)
+    kafka_ssl_certificate_location: Optional = Optional(
+        readers.anything, "file of the client's certificate", None)
+    kafka_ssl_key_location: Optional = Optional(
+        readers.anything, "file of the client's private key", None)
+    kafka_config: Properties = Properties(
+        kafka_settings.properties, "further librdkafka properties, as a JSON object", None,
+        secret=True)
+    kafka_concurrency: Number = Number(
+        whole(1, 100_000), "records a worker has under way at most, beside concurrency", 5000)
     poll_interval: Seconds = Seconds(
         duration("10ms", "1h"), "longest sleep of a worker without looking", 1.0)
     concurrency: Number = Number(
@@ -144,8 +172,8 @@ class Config:
             self.__dict__["log_format"] = "json" if self.environment == "prod" else "text"
         if self.store_kind == "redis":
             self._redis_address()
-        if self.strategies:
-            readers.require_strategies(self.strategies)
+        readers.check_strategies(self.strategies)
+        kafka_settings.check(self)
 
     def __repr__(self) -> str:
         changed = (
@@ -159,7 +187,7 @@ class Config:
     @classmethod
     def from_env(cls, prefix: str = "REBOUND_", env: Mapping[str, str] = os.environ) -> Config:
         """The settings in `env` whose names begin with `prefix`. Raises ValidationError."""
-        return cls(**_found(env, prefix))
+        return cls(**variables.found(env, prefix, SETTINGS))
 
     @classmethod
     def for_service(
@@ -170,8 +198,11 @@ class Config:
         A flag also wins over what contradicts it under another name. Raises ValidationError.
         """
         flags = {name: value for name, value in flags.items() if value not in (None, "")}
-        found = _found(env, "") | _found(env, "REBOUND_")
-        kept = {name: value for name, value in found.items() if name not in _beaten(flags)}
+        beaten = variables.beaten(flags, SETTINGS)
+        found = {
+            **variables.found(env, "", SETTINGS), **variables.found(env, "REBOUND_", SETTINGS)
+        }  # fmt: skip
+        kept = {name: value for name, value in found.items() if name not in beaten}
         return cls(**(kept | flags))
 
     # -- what follows from the settings ------------------------------------------------------
@@ -264,30 +295,3 @@ def _contradiction(name: str, value: object, other: str) -> ValidationError:
         f"{name.upper()}: {said}but {other.upper()} says otherwise; give only one of them",
         field=name,
     )
-
-
-def _found(env: Mapping[str, str], prefix: str) -> dict[str, Any]:
-    """The settings in `env` that are not empty."""
-    readers.refuse_unknown(env, prefix, SETTINGS)
-    found = {name: env.get(prefix + name.upper(), "") for name in SETTINGS}
-    # Kubernetes and Docker set REDIS_PORT=tcp://… for a service that is called redis.
-    linked = {name for name in ("http_port", "redis_port") if found[name].startswith("tcp://")}
-    return {name: value for name, value in found.items() if value.strip() and name not in linked}
-
-
-def _beaten(flags: Mapping[str, object]) -> set[str]:
-    """The settings of the environment that `flags` make void, though their names differ."""
-    beaten = set()
-    if "http_addr" in flags:
-        beaten |= {"http_host", "http_port"}
-    if flags.keys() & {"http_host", "http_port"}:
-        beaten.add("http_addr")
-    if flags.keys() & {"redis_addr", "redis_host", "redis_port"}:
-        beaten |= {"store_url", "redis_addr", "redis_host", "redis_port"}
-    url = str(flags.get("store_url", ""))
-    if url.startswith("sqlite:"):
-        beaten |= {name for name in SETTINGS if name.startswith("redis_")}
-    elif url:
-        beaten |= {"redis_addr", "redis_host", "redis_port", "redis_db"}
-        beaten |= {"redis_password"} if "@" in url else set()
-    return beaten

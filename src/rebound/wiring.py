@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from rebound import __version__
+from rebound import __version__, kafka_settings
 from rebound.domain.errors import ValidationError
+from rebound.kafka_settings import refusal
 from rebound.ports import Producer, Retention, Store
 from rebound.settings import Config
 
 NOT_AVAILABLE = {
-    "kafka": "kafka:// is not available in this release",
+    "kafka": "kafka:// needs an extra: pip install 'rebound-retry[kafka]'",
     "call": "call:// is not available in this release",
 }
 """Why this installation cannot deliver to a kind of destination, by kind."""
@@ -44,10 +45,10 @@ def make_store(config: Config, clock: Callable[[], float]) -> Store:
 
 
 def make_producers(config: Config) -> Mapping[str, Producer]:
-    """What this installation can deliver to, by kind."""
+    """What this installation can deliver to, by kind. Raises ValidationError."""
     from rebound.adapters.producers.http import HttpProducer
 
-    return {
+    producers: dict[str, Producer] = {
         "http": HttpProducer(
             fatal_statuses=config.fatal_statuses,
             proxy=config.http_proxy_url or None,
@@ -55,3 +56,21 @@ def make_producers(config: Config) -> Mapping[str, Producer]:
             version=__version__,
         )
     }
+    if (kafka := _kafka_producer(config)) is not None:
+        producers["kafka"] = kafka
+    return producers
+
+
+def _kafka_producer(config: Config) -> Producer | None:
+    """None where the extra is missing. Raises ValidationError where librdkafka refuses it."""
+    try:
+        from rebound.adapters.producers import kafka
+    except ImportError:
+        return None
+    properties = kafka_settings.producing(config)
+    if kafka_settings.security(config):
+        try:
+            kafka.try_out(properties)
+        except ValueError as error:
+            raise kafka_settings.named(config, str(error)) from None
+    return kafka.KafkaProducer(config.kafka_brokers, properties, refusal(config))

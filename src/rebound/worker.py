@@ -48,6 +48,7 @@ class Worker:
         self._engine = engine
         self._store = engine.store
         self._kinds = tuple(kinds)
+        self._use = f"working on {', '.join(self._kinds)}"
         self._limits = limits
         self._monotonic = monotonic
         self._offset = 0.0
@@ -63,7 +64,6 @@ class Worker:
 
     def start(self) -> None:
         """Begin to work, in the running event loop."""
-        self._engine.emit(Event("worker started", detail=", ".join(self._kinds)))
         for loop in (self._claiming(), self._extending(), self._watching()):
             self._tasks.append(asyncio.create_task(loop))
 
@@ -85,7 +85,6 @@ class Worker:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         self._tasks.clear()
-        self._engine.emit(Event("worker stopped"))
 
     def wake(self) -> None:
         """Look for due tasks now."""
@@ -108,7 +107,7 @@ class Worker:
             try:
                 pause = await self._claim()
             except StoreUnavailable as error:
-                self._engine.store_is("working", error)
+                self._engine.store_is(self._use, error)
                 pause = STORE_PAUSE
             except Exception:
                 LOG.exception("claiming failed; trying again")
@@ -135,7 +134,7 @@ class Worker:
             random=random(),
         )
         if not self._stuck:
-            self._engine.store_is("working", None)
+            self._engine.store_is(self._use, None)
         self._offset = claimed.now - self._monotonic()
         self._blocked = claimed.blocked
         for task in claimed.buried:
@@ -225,10 +224,10 @@ class Worker:
                     lost = await self._store.settle(tasks)
                 except StoreUnavailable as error:
                     self._stuck = True  # what was done comes before what is new
-                    self._engine.store_is("working", error)
+                    self._engine.store_is(self._use, error)
                     await asyncio.sleep(STORE_PAUSE)
                 else:
-                    self._engine.store_is("working", None)
+                    self._engine.store_is(self._use, None)
                     return set(lost)
         finally:
             self._stuck = False
@@ -248,7 +247,7 @@ class Worker:
                         if task.id in lost:
                             self._lose(task)
             except StoreUnavailable as error:
-                self._engine.store_is("working", error)
+                self._engine.store_is(self._use, error)
             except Exception:
                 LOG.exception("extending leases failed; trying again")
 

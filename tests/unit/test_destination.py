@@ -326,6 +326,13 @@ def test_kafka_headers_may_have_any_text_but_rebounds_names_and_broken_base64() 
         assert refused(with_headers(bad, "kafka://h/t")).field == "destination.headers"
 
 
+def test_consumers_set_the_headers_that_count_failures() -> None:
+    for name in ("rebound-failures", "rebound-group", "rebound-expires", "Rebound-Error"):
+        with_headers([(name, "1")], "kafka://h/t").check("destination")
+    for name in ("rebound-failures\n", "rebound-failures2", "rebound-task-id"):
+        assert refused(with_headers([(name, "1")], "kafka://h/t")).field == "destination.headers"
+
+
 def test_the_dead_destination_is_named_where_it_is_wrong() -> None:
     with pytest.raises(ValidationError) as caught:
         with_headers({"a b": "x"}).check("dead_destination")

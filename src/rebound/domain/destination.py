@@ -33,9 +33,9 @@ _OURS = {
         r"|x-message-key|x-rebound-.*)",
         re.I,
     ),
-    "kafka": re.compile(r"rebound-.*", re.I | re.S),
+    "kafka": re.compile(r"rebound-(?!(failures|group|expires|error|timestamp)\Z).*", re.I | re.S),
 }
-"""Headers that Rebound sets itself, by kind of destination."""
+"""Headers that Rebound sets itself, by kind of destination. Consumers set those left out."""
 
 
 class DestinationType(StrEnum):

@@ -7,7 +7,6 @@ import base64
 import codecs
 import io
 import re
-import string
 import time
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -19,6 +18,7 @@ from msgspec import UNSET
 from yarl import URL
 
 from rebound.adapters.producers.failures import UNSENDABLE, explained, never_sent, too_late
+from rebound.adapters.producers.provenance import VISIBLE, dead_letter
 from rebound.adapters.producers.resolver import resolver
 from rebound.domain.attempt import MAX_RESPONSE, Leg
 from rebound.domain.destination import DEFAULT_TIMEOUT, Base64
@@ -30,8 +30,6 @@ from rebound.ports import Receipt
 
 MAX_READ: Final = 65536
 """Bytes of a response body that are read; then the connection is closed."""
-MAX_ERROR: Final = 256
-"""Characters of `X-Rebound-Last-Error`."""
 KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept: just under the 5 s after which Node, uvicorn and Apache
 close theirs, because a request that meets such a close is lost and costs the task an attempt."""
@@ -42,7 +40,6 @@ written to them, as after an answer from a server that closes without saying so.
 _AT_ONCE: Final = 2**20  # bytes above which aiohttp wants to write piece by piece
 _READ_BUFFER: Final = 16384
 _NO_LIMIT: Final = aiohttp.ClientTimeout()  # the one limit is that of `send`, exact to the ms
-_VISIBLE: Final = string.ascii_letters + string.digits + string.punctuation
 _OURS: Final = re.compile(r"host|content-length|transfer-encoding|x-message-key|x-rebound-.*", re.I)
 
 
@@ -170,7 +167,7 @@ class HttpProducer:
         headers["X-Rebound-Task-Id"] = task.id
         headers["X-Rebound-Attempt"] = str(task.number)
         if task.leg == Leg.DEAD:
-            headers.update(_dead_headers(task))
+            headers.update((f"X-Rebound-{name}", value) for name, value in dead_letter(task))
         return headers
 
     def _refusal(self, task: Task, response: aiohttp.ClientResponse, text: str) -> DeliveryError:
@@ -200,7 +197,7 @@ def _address(url: str) -> _Address:
     try:
         if not host.isascii():
             host = host.encode("idna").decode()
-        path = quote_from_bytes(rest[end:].encode(), safe=_VISIBLE)
+        path = quote_from_bytes(rest[end:].encode(), safe=VISIBLE)
         exact = URL(f"{scheme}://{host}{path}", encoded=True)
         exact.port, exact.raw_host, exact.raw_path_qs  # noqa: B018  yarl parses these lazily
     except ValueError:
@@ -236,26 +233,7 @@ def _key(task: Task) -> str:
     """`X-Message-Key`: what is not visible ASCII is percent-encoded."""
     key = task.message_key
     if isinstance(key, Base64):
-        return quote_from_bytes(base64.b64decode(key.base64), safe=_VISIBLE)
+        return quote_from_bytes(base64.b64decode(key.base64), safe=VISIBLE)
     if isinstance(key, str):
-        return quote_from_bytes(key.encode(errors="surrogatepass"), safe=_VISIBLE)
+        return quote_from_bytes(key.encode(errors="surrogatepass"), safe=VISIBLE)
     return task.id
-
-
-def _dead_headers(task: Task) -> dict[str, str]:
-    error = task.main_error or ""
-    shown = error[:MAX_ERROR]
-    while len(_printable(shown)) > MAX_ERROR:
-        shown = shown[:-1]
-    return {
-        "X-Rebound-Dead-Reason": task.dead_reason or "",
-        "X-Rebound-Attempts": str(task.attempt),
-        "X-Rebound-Last-Error": _printable(shown),
-        "X-Rebound-Source": _printable(task.source),
-        "X-Rebound-Original-Destination": _printable(task.destination.place.origin),
-    }
-
-
-def _printable(text: str) -> str:
-    """What lies outside 0x20-0x7E is percent-encoded UTF-8."""
-    return quote_from_bytes(text.encode(errors="surrogatepass"), safe=" " + _VISIBLE)
