@@ -1,8 +1,11 @@
 #!/bin/sh
 # Servers that tests and benchmarks use; root (a container, CI) gets them from Debian's packages.
-# Usage: servers.sh [PROGRAM=PACKAGE ...]; without any, what the tests use: Redis, and for Kafka Java,
-# Maven (which fetches it) and kcat.
-[ $# = 0 ] && set -- redis-server=redis-server openssl=openssl java=default-jre-headless mvn=maven kcat=kcat
+# Usage: servers.sh [PROGRAM=PACKAGE ...]; without any, what the tests use: Redis, and in CI for Kafka
+# Java, Maven (which fetches it) and kcat.
+if [ $# = 0 ]; then
+    set -- redis-server=redis-server openssl=openssl
+    [ "$CI" = true ] && set -- "$@" java=default-jre-headless mvn=maven kcat=kcat
+fi
 packages=
 for pair in "$@"; do
     command -v "${pair%%=*}" >/dev/null || packages="$packages ${pair#*=}"
