@@ -93,6 +93,7 @@ class RetryingConsumer:
         self._poller: Poller | None = None
         self._ended: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
+        self._closed = False
 
     def _check(self) -> None:
         """Find out now rather than at the first failure whether failures can become tasks."""
@@ -139,11 +140,12 @@ class RetryingConsumer:
         if self._poller is None or self._ended is None:
             return
         self._poller.stop()
-        if not self._ended.done():
-            with contextlib.suppress(Exception):  # `run` and `async with` raise it
-                await asyncio.shield(self._ended)
-            self._logger.info("consumer stopped", extra={"source": self._redelivery.group})
+        with contextlib.suppress(Exception):  # `run` and `async with` raise it
+            await asyncio.shield(self._ended)
         self._poller.join()
+        if not self._closed:
+            self._closed = True
+            self._logger.info("consumer stopped", extra={"source": self._redelivery.group})
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -259,6 +261,8 @@ def _topics(given: Sequence[str] | str, dead_topic: str | None) -> list[str]:
     if not topics or not all(isinstance(t, str) and t for t in topics):
         raise ValidationError("topics: must be a list of names", field="topics")
     for topic in topics:
+        if not topic.startswith("^"):
+            Destination(url=f"kafka:///{topic}").check("topics")
         same = re.search(topic, dead_topic or "") if topic.startswith("^") else topic == dead_topic
         if dead_topic and same:
             raise ValidationError(

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tests.e2e import kcat
 from tests.e2e.conftest import Receiver, Service
-from tests.services.java import java
+from tests.services.java import console_producer, java
 from tests.services.kafka import USERS, AclOperation, KafkaBroker, steady_port
 
 BYTES = bytes(range(256))
@@ -152,7 +152,7 @@ async def test_keys_land_in_the_partitions_where_kafkas_own_producer_puts_them(
         [{"id": key, "destination": {"url": kafka_broker.url(topic)}} for key in keys]
     )
     subprocess.run(
-        java("org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server",
+        java(console_producer(), "--bootstrap-server",
              kafka_broker.bootstrap, "--topic", f"{topic}.java", "--property", "parse.key=true",
              "--property", "key.separator=:"),
         input="".join(f"{key}:x\n" for key in keys), text=True, check=True, timeout=60,

@@ -64,6 +64,12 @@ def _copy(folder: Path) -> None:
     )  # fmt: skip
 
 
+def console_producer() -> str:
+    """Kafka's own producer for keys and values on stdin."""
+    old = os.environ.get("KAFKA_VERSION", "").startswith(("2.", "3."))
+    return "kafka.tools.ConsoleProducer" if old else "org.apache.kafka.tools.ConsoleProducer"
+
+
 def java(main: str, *arguments: str, options: tuple[str, ...] = JVM) -> list[str]:
     """The command that runs one of Kafka's programs."""
     return ["java", *options, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",

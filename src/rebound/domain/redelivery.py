@@ -69,10 +69,10 @@ class Redelivery(NamedTuple):
     def check(self, topics: Iterable[str]) -> None:
         """Raise ValidationError where failures of these topics could not become tasks."""
         for topic in topics:
-            task = self.task(Record(topic, 0, 0, None, b""), ValueError("a failure"), 0.0)
-            validation.check(
-                validation.from_python(task), max_payload=1, strategies=self.strategies
-            )
+            for error in (ValueError(), Reject()):
+                task = self.task(Record(topic, 0, 0, None, b""), error, 0.0)
+                valid = validation.from_python(task)
+                validation.check(valid, max_payload=1, strategies=self.strategies)
 
     def is_foreign(self, record: Record) -> bool:
         """True where the failure of another group brought the record back."""

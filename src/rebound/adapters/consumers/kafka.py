@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -35,6 +36,9 @@ SHORT: Final = 0.005
 COMMIT_EVERY: Final = 1.0
 REPEAT_AFTER: Final = 30.0
 """Seconds after which the same trouble is told again."""
+
+REBALANCING: Final = (KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS)
+"""Why a commit may fail that works a moment later."""
 
 Batch = list[tuple[Partition, Record]]
 
@@ -173,7 +177,12 @@ class Poller:
             self._consumer.commit(offsets=offsets, asynchronous=True)
 
     def _commit_at_last(self, partitions: Sequence[Partition]) -> None:
-        """Wait for the answer: soon another consumer asks where to go on."""
+        """Wait for the answer: soon another consumer asks where to go on.
+
+        What was sent before and not answered counts for nothing: a rebalance may have made it void.
+        """
+        for partition in partitions:
+            partition.committed = None
         if offsets := _due(partitions):
             try:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
@@ -183,7 +192,8 @@ class Poller:
     def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
         if error is None:
             return
-        self._on_error(error)
+        if error.code() not in REBALANCING:
+            self._on_error(error)
         for offset in offsets:
             if partition := self._partitions.get((offset.topic, offset.partition)):
                 partition.committed = None  # so that it is tried again
@@ -206,8 +216,16 @@ class Poller:
         gone = [self._partitions.pop(key) for key in keys if key in self._partitions]
         if gone:
             self._loop.drain(gone)
-            self._paused = any(p.paused for p in self._partitions.values())
+            self._unpause(gone)
         return gone
+
+    def _unpause(self, gone: list[Partition]) -> None:
+        """librdkafka would remember, and stay silent if a partition is ever assigned again."""
+        for partition in gone:
+            if partition.paused:
+                with contextlib.suppress(KafkaException):
+                    self._consumer.resume([_at(partition)])
+        self._paused = any(p.paused for p in self._partitions.values())
 
     def _on_error(self, error: KafkaError) -> None:
         """Log what librdkafka says, which goes on trying, unless it says that it cannot."""
