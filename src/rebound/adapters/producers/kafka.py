@@ -75,8 +75,8 @@ class KafkaProducer:
         brokers, topic = route(task.target.address)
         try:
             one = record(task)
-        except ValidationError as error:
-            raise Rejected(str(error)) from None
+        except (ValidationError, UnicodeError) as error:
+            raise Rejected(f"cannot be put into a record: {error}") from None
         way = _Way(brokers or self._brokers)
         while True:
             try:
