@@ -188,7 +188,8 @@ def try_out(properties: Mapping[str, Value]) -> None:
     try:
         Client({**DEFAULTS, **properties}).close()
     except KafkaException as error:
-        raise ValueError(error.args[0].str()) from None
+        said = error.args[0].str().removeprefix("Failed to create producer: ")
+        raise ValueError(said) from None
     except (ValueError, TypeError) as error:
         raise ValueError(str(error)) from None
 
