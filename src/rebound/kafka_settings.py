@@ -27,7 +27,9 @@ PROPERTIES: Final = {
     "kafka_ssl_key_location": "ssl.key.location",
 }
 """librdkafka's name of each setting that is one of its properties."""
-OURS: Final = ("bootstrap.servers", "metadata.broker.list", "acks", "request.required.acks")
+OURS: Final = (
+    "bootstrap.servers", "metadata.broker.list", "acks", "request.required.acks", "logger",
+)  # fmt: skip
 """Properties that KAFKA_CONFIG must not have: where tasks go, and that they arrive."""
 TIMEOUTS: Final = ("delivery.timeout.ms", "message.timeout.ms")
 MAX_DELIVERY: Final = 30.0
@@ -53,8 +55,8 @@ def properties(value: object) -> Mapping[str, Value]:
             found = msgspec.json.decode(value, type=dict[str, Value])
         except msgspec.MsgspecError:
             raise ValueError(allowed) from None
-    for name in OURS:
-        if name in found:
+    for name in found:
+        if name in OURS or name.endswith("_cb"):
             raise ValueError(f"must not have {name}, which Rebound sets itself")
     return found
 
@@ -69,6 +71,11 @@ def check(config: Config) -> None:
                 f"{name.upper()}: needs KAFKA_SECURITY_PROTOCOL=sasl_ssl or sasl_plaintext",
                 field=name,
             )
+    if sasl and not wanted.keys() & {"sasl.mechanism", "sasl.mechanisms"}:
+        raise ValidationError(
+            "KAFKA_SASL_MECHANISM: is needed with such a KAFKA_SECURITY_PROTOCOL",
+            field="kafka_sasl_mechanism",
+        )
     for name in TIMEOUTS:
         timeout = wanted.get(name)
         if timeout is not None and not 0 < _number(timeout) < config.lease * 1000:
@@ -105,9 +112,11 @@ def producing(config: Config) -> dict[str, Value]:
 
 def named(config: Config, problem: str) -> ValidationError:
     """`problem`, as librdkafka says it, as an error about the setting that it comes from."""
-    guilty = "kafka_config" if config.kafka_config else "kafka_security_protocol"
+    further = config.kafka_config or {}
+    guilty = "kafka_config" if further else "kafka_security_protocol"
+    said = problem.lower()
     for setting, name in PROPERTIES.items():
-        if getattr(config, setting) is not None and name in problem:
+        if (name in said or name.replace(".", " ") in said) and name not in further:
             guilty = setting
     return ValidationError(f"{guilty.upper()}: {problem}", field=guilty)
 

@@ -75,8 +75,8 @@ class KafkaProducer:
         brokers, topic = route(task.target.address)
         try:
             one = record(task)
-        except ValidationError as error:
-            raise Rejected(str(error)) from None
+        except (ValidationError, UnicodeError) as error:
+            raise Rejected(f"cannot be put into a record: {error}") from None
         way = _Way(brokers or self._brokers)
         while True:
             try:
@@ -188,7 +188,8 @@ def try_out(properties: Mapping[str, Value]) -> None:
     try:
         Client({**DEFAULTS, **properties}).close()
     except KafkaException as error:
-        raise ValueError(error.args[0].str()) from None
+        said = error.args[0].str().removeprefix("Failed to create producer: ")
+        raise ValueError(said) from None
     except (ValueError, TypeError) as error:
         raise ValueError(str(error)) from None
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from rebound.adapters.producers.kafka_record import Record
 
+LOG: Final = logging.getLogger("rebound.kafka")
 ALONE: Final = 0.01
 """Seconds that one client is waited for, where no other has records under way."""
 BETWEEN: Final = 0.002
@@ -47,7 +49,9 @@ class Client:
         self.fatal: KafkaError | None = None
         self._results: Results = []
         self._purged = False
-        self._producer: Producer | None = Producer({**properties, "error_cb": self._troubled})
+        self._producer: Producer | None = Producer(
+            {**properties, "error_cb": self._troubled, "logger": LOG}
+        )
 
     def produce(self, topic: str, record: Record, future: Delivered) -> None:
         """Take the record; `future` gets what becomes of it.
@@ -70,7 +74,10 @@ class Client:
     def poll(self, seconds: float) -> Results:
         """Wait for results, and take those that are there."""
         assert self._producer is not None
-        self._producer.poll(seconds)
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:  # a fatal error is raised here, not called back
+            self._troubled(error.args[0])
         if self.fatal is not None and not self._purged:
             # What is queued would only wait for its time limit.
             self._purged = True

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from rebound.adapters.producers.provenance import dead_letter, printable
 from rebound.domain.attempt import Leg
 from rebound.domain.destination import Base64
-from rebound.domain.record import FAILURES
+from rebound.domain.errors import ValidationError
 from rebound.domain.task import Task
 from rebound.domain.validation import message
 
@@ -18,7 +18,7 @@ ANY_PARTITION = -1
 """The key decides, as Java's clients have it; without a key, chance."""
 NOW = 0
 
-Header = tuple[str, str | bytes | None]
+Header = tuple[str, str | bytes | None]  # confluent-kafka wants the str
 
 
 class Record(NamedTuple):
@@ -61,21 +61,28 @@ def _key(task: Task) -> bytes | None:
 
 
 def _headers(task: Task) -> list[Header]:
-    given = task.target.headers
-    headers: list[Header] = []
-    if given:
-        pairs = given.items() if isinstance(given, dict) else given
-        headers = [
-            (name, base64.b64decode(value.base64) if isinstance(value, Base64) else value)
-            for name, value in pairs
-        ]
-    headers.append(("rebound-task-id", task.id))
-    headers.append(("rebound-attempt", str(task.number)))
+    given = task.target.headers or ()
+    pairs = given.items() if isinstance(given, dict) else given
+    headers: list[Header] = [(_name(name), _bytes(value)) for name, value in pairs]
+    headers.append(("rebound-task-id", task.id.encode()))
+    headers.append(("rebound-attempt", b"%d" % task.number))
     if task.leg == Leg.DEAD:
-        headers += [(f"rebound-{name.lower()}", value) for name, value in dead_letter(task)]
-        return headers
-    headers.append(("rebound-source", printable(task.source)))
-    counted = task.failures > 0 and task.replayed_at is None
-    if counted and all(name.lower() != FAILURES for name, _ in headers):
-        headers.append((FAILURES, str(task.failures)))  # else whoever handed it in knows better
+        told = dead_letter(task)
+        headers += [(f"rebound-{name.lower()}", value.encode()) for name, value in told]
+    else:
+        headers.append(("rebound-source", printable(task.source).encode()))
     return headers
+
+
+def _name(name: str) -> str:
+    name.encode()  # confluent-kafka dies of a lone surrogate
+    if "\0" in name:  # and would end the name there
+        raise ValidationError("headers: a name with a NUL cannot be sent", field="headers")
+    return name
+
+
+def _bytes(value: str | Base64 | None) -> bytes | None:
+    # Bytes, because confluent-kafka ends a text at its first NUL.
+    if isinstance(value, Base64):
+        return base64.b64decode(value.base64)
+    return None if value is None else value.encode()
