@@ -199,8 +199,8 @@ def test_tests_that_are_named_exist() -> None:
     assert named <= known, named - known
 
 
-def test_the_readme_has_fewer_than_200_lines() -> None:
-    assert len(README.read_text().splitlines()) < 200
+def test_the_readme_has_fewer_than_250_lines() -> None:
+    assert len(README.read_text().splitlines()) < 250
 
 
 def test_the_settings_of_the_readme_have_these_defaults() -> None:
