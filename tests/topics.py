@@ -33,8 +33,10 @@ class Read(NamedTuple):
 
 
 def write(bootstrap: str, topic: str, records: Iterable[dict[str, Any]]) -> None:
-    """Produce, and wait until every record is acknowledged."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, **QUIET})
+    """Produce in this order, and wait until every record is acknowledged."""
+    # Without idempotence a batch that is sent again is overtaken.
+    settings = {"bootstrap.servers": bootstrap, "linger.ms": 0, "enable.idempotence": True}
+    producer = Producer({**settings, **QUIET})
     for one in records:
         while True:
             try:

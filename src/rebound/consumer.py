@@ -20,7 +20,7 @@ from rebound.domain.record import Record
 from rebound.domain.redelivery import Redelivery, Retry
 from rebound.domain.task import Task
 from rebound.embedded import Rebound
-from rebound.handling import Handling
+from rebound.handling import CATCH_UP, Handling
 from rebound.storing import Storing
 
 if TYPE_CHECKING:
@@ -211,15 +211,15 @@ class _Calls:
     def records(self, batch: Sequence[tuple[Partition, Record]]) -> None:
         self._loop.call_soon_threadsafe(self._handling.take, batch)
 
-    def drain(self, partitions: Sequence[Partition]) -> None:
-        draining = self._handling.drain(partitions, self._grace)
+    def drain(self, partitions: Sequence[Partition], *, lost: bool) -> None:
+        draining = self._handling.drain(partitions, self._grace, lost=lost)
         try:
             done = asyncio.run_coroutine_threadsafe(draining, self._loop)
         except RuntimeError:  # the loop is closed, and everything in it over
             draining.close()
             return
         with contextlib.suppress(concurrent.futures.TimeoutError):
-            done.result(self._grace + MARGIN)
+            done.result(CATCH_UP + self._grace + MARGIN)
 
     def ended(self, error: BaseException | None) -> None:
         with contextlib.suppress(RuntimeError):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import heapq
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from itertools import count
+from typing import Final
 
-from rebound.domain.progress import Partition
+from rebound.domain.progress import Partition, Turn
 from rebound.domain.record import Record
+
+CATCH_UP: Final = 5.0
+"""Seconds at most in which a partition that is taken away closes its gaps."""
 
 
 class Handling:
@@ -24,18 +29,30 @@ class Handling:
         self._process = process
         self._concurrency = concurrency
         self._crash = crash
-        self._ready: deque[tuple[Partition, Record]] = deque()
+        self._ready: list[tuple[int, Record, Partition]] = []
+        self._order = count()
         self._running: dict[asyncio.Task[None], Partition] = {}
 
     def take(self, batch: Iterable[tuple[Partition, Record]]) -> None:
         """Handle these, each as soon as its key and a place are free."""
         for partition, record in batch:
-            if partition.take(record):
-                self._ready.append((partition, record))
+            turn = (next(self._order), record)
+            if partition.take(turn):
+                self._put(partition, turn)
         self._begin()
 
-    async def drain(self, partitions: Sequence[Partition], grace: float) -> None:
-        """Begin nothing more of these; after `grace` seconds cancel what still runs of them."""
+    async def drain(self, partitions: Sequence[Partition], grace: float, *, lost: bool) -> None:
+        """Begin nothing more of these; after `grace` seconds cancel what still runs of them.
+
+        What is done with behind a gap will be repeated by whoever gets the partition, so for a
+        while the gaps are closed first, unless the partitions are `lost` already.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + (0.0 if lost else min(CATCH_UP, grace))
+        for partition in partitions:
+            partition.closing = True
+        while self._running and any(p.has_gaps for p in partitions) and (left := end - clock()) > 0:
+            await asyncio.wait(self._running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         for partition in partitions:
             partition.dropped = True
         gone = set(partitions)
@@ -48,10 +65,14 @@ class Handling:
         if late:  # a handler that does not let itself be cancelled is waited for no longer
             await asyncio.wait(late, timeout=1)
 
+    def _put(self, partition: Partition, turn: Turn) -> None:
+        """What came first goes first: what has waited for its key leaves no gap for long."""
+        heapq.heappush(self._ready, (*turn, partition))
+
     def _begin(self) -> None:
         while self._ready and len(self._running) < self._concurrency:
-            partition, record = self._ready.popleft()
-            if not partition.dropped:
+            _, record, partition = heapq.heappop(self._ready)
+            if partition.begin(record):
                 task = asyncio.ensure_future(self._run(record))
                 self._running[task] = partition
                 task.add_done_callback(partial(self._ended, partition, record))
@@ -67,5 +88,5 @@ class Handling:
                 self._crash(error)
             partition.dropped = True
         elif (following := partition.finish(record)) is not None:
-            self._ready.append((partition, following))
+            self._put(partition, following)
         self._begin()

@@ -40,13 +40,13 @@ def test_only_what_is_done_without_a_gap_may_be_committed(
     chance, partition = random.Random(seed), Partition("t", 0)
     offsets = [first + 3 * n for n in range(len(keys))]  # compaction leaves gaps
     records = [rec(offset, key) for offset, key in zip(offsets, keys, strict=True)]
-    running = [one for one in records if partition.take(one)]
+    running = [one for n, one in enumerate(records) if partition.take((n, one))]
     done: list[Record] = []
     while running:
         one = running.pop(chance.randrange(len(running)))
         following = partition.finish(one)
         done.append(one)
-        running += [following] if following else []
+        running += [following[1]] if following else []
         left = [r.offset for r in records if r not in done]
         safe = [r.offset for r in records if r.offset < min(left, default=2**62)]
         assert partition.position == (safe[-1] + 1 if safe else None)
@@ -68,7 +68,7 @@ def test_a_partition_is_full_by_records_by_bytes_and_by_what_cannot_be_committed
     stuck = Partition("t", 0)
     for one in [rec(n) for n in range(WINDOW)]:
         batch(stuck, one)
-        stuck.take(one)
+        stuck.take((one.offset, one))
         if one.offset:
             stuck.finish(one)
     assert stuck.filled()
@@ -147,8 +147,8 @@ async def test_a_partition_taken_away_ends_what_runs_and_begins_nothing_more() -
     doing, gone, kept = Doing(concurrency=2), Partition("t", 0), Partition("t", 1)
     doing.handling.take(batch(gone, *[rec(n) for n in range(4)]))
     doing.handling.take(batch(kept, rec(100)))
-    draining = asyncio.create_task(doing.handling.drain([gone], 60))
-    await until(lambda: gone.dropped)
+    draining = asyncio.create_task(doing.handling.drain([gone], 60, lost=False))
+    await until(lambda: gone.closing)
     await doing.end(0, 1)
     await draining
     assert gone.position == 2
@@ -157,11 +157,37 @@ async def test_a_partition_taken_away_ends_what_runs_and_begins_nothing_more() -
     assert doing.begun == [0, 1, 100]
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_gaps_are_closed_before_a_partition_goes_unless_it_is_lost_already(
+    lost: bool,
+) -> None:
+    doing, partition = Doing(), Partition("t", 0)
+    keys = [b"a", b"a", b"b", b"a", b"b"]
+    doing.handling.take(batch(partition, *[rec(n, key) for n, key in enumerate(keys)]))
+    await doing.end(2)
+    await until(lambda: doing.running == [0, 4])
+    draining = asyncio.create_task(doing.handling.drain([partition], 60, lost=lost))
+    await until(lambda: partition.dropped if lost else partition.closing)
+    await doing.end(4, 0)
+    if not lost:
+        await doing.end(1, 3)
+    await draining
+    assert partition.position == (1 if lost else 5)
+
+
+async def test_what_came_first_goes_first_though_it_waited_for_its_key() -> None:
+    doing, partition = Doing(concurrency=1), Partition("t", 0)
+    keys = [b"a", b"a", b"b", None]
+    doing.handling.take(batch(partition, *[rec(n, key) for n, key in enumerate(keys)]))
+    await doing.end(0, 1, 2, 3)
+    assert doing.begun == [0, 1, 2, 3]
+
+
 async def test_what_does_not_end_in_time_is_cancelled_and_nothing_from_it_on_is_committed() -> None:
     doing, partition = Doing(), Partition("t", 0)
     doing.handling.take(batch(partition, *[rec(n) for n in range(3)]))
     await doing.end(0, 2)
-    await doing.handling.drain([partition], 0.01)
+    await doing.handling.drain([partition], 0.01, lost=False)
     assert (partition.position, doing.running, doing.crashed) == (1, [], [])
 
 
@@ -177,7 +203,7 @@ async def test_what_cannot_be_processed_is_told_and_not_passed() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 30.0])
 async def test_draining_nothing_takes_no_time(seconds: float) -> None:
     doing = Doing()
-    await asyncio.wait_for(doing.handling.drain([Partition("t", 0)], seconds), 1)
+    await asyncio.wait_for(doing.handling.drain([Partition("t", 0)], seconds, lost=False), 1)
 
 
 async def test_a_record_cancelled_from_outside_ends_the_consumer() -> None:

@@ -13,6 +13,9 @@ ROOM_BYTES: Final = 16 * 1024 * 1024
 WINDOW: Final = 10_000
 """Records behind one that does not end: as many may be repeated after a crash."""
 
+Turn = tuple[int, Record]
+"""A record, and when it came: earlier ones begin first."""
+
 
 class Partition:
     """One partition for as long as it is assigned.
@@ -23,7 +26,8 @@ class Partition:
 
     __slots__ = (
         "_ended", "_ended_bytes", "_finished", "_keys", "_open", "_passed", "_taken",
-        "_taken_bytes", "committed", "dropped", "number", "paused", "position", "topic",
+        "_taken_bytes", "begun", "closing", "committed", "dropped", "number", "paused",
+        "position", "topic",
     )  # fmt: skip
 
     def __init__(self, topic: str, number: int) -> None:
@@ -35,13 +39,17 @@ class Partition:
         """The poller's: the last position that it committed."""
         self.position: int | None = None
         """Every record before this offset is done with; None while none is."""
+        self.begun = -1
+        """The highest offset of what has begun."""
+        self.closing = False
+        """It is taken away: only what closes a gap still begins."""
         self.dropped = False
-        """It was taken away: what has not begun does not begin."""
+        """It was taken away: nothing begins any more."""
         self._taken = self._taken_bytes = 0  # the poller's
         self._ended = self._ended_bytes = self._passed = 0
         self._open: deque[int] = deque()
         self._finished: set[int] = set()
-        self._keys: dict[bytes, deque[Record] | None] = {}
+        self._keys: dict[bytes, deque[Turn] | None] = {}
 
     # -- the poller's ------------------------------------------------------------------------
 
@@ -60,8 +68,14 @@ class Partition:
 
     # -- the loop's --------------------------------------------------------------------------
 
-    def take(self, record: Record) -> bool:
+    @property
+    def has_gaps(self) -> bool:
+        """True while something before the highest that has begun is not done with."""
+        return self.begun >= (0 if self.position is None else self.position)
+
+    def take(self, turn: Turn) -> bool:
         """Note the record; True where it may begin, False where one of its key comes first."""
+        record = turn[1]
         self._open.append(record.offset)
         key = record.key
         if key is None:
@@ -72,11 +86,18 @@ class Partition:
         waiting = self._keys[key]
         if waiting is None:
             waiting = self._keys[key] = deque()
-        waiting.append(record)
+        waiting.append(turn)
         return False
 
-    def finish(self, record: Record) -> Record | None:
-        """The record is done with; the next one of its key that may begin now."""
+    def begin(self, record: Record) -> bool:
+        """True where the record may begin now, and False where it never will."""
+        if self.dropped or (self.closing and record.offset > self.begun):
+            return False
+        self.begun = max(self.begun, record.offset)
+        return True
+
+    def finish(self, record: Record) -> Turn | None:
+        """The record is done with; the next one of its key, which may begin now."""
         self._ended += 1
         self._ended_bytes += record.size
         self._pass(record.offset)

@@ -50,8 +50,11 @@ class Loop(Protocol):
         """Handle these."""
         ...
 
-    def drain(self, partitions: Sequence[Partition], /) -> None:
-        """Begin nothing more of these, and return when nothing of them is under way."""
+    def drain(self, partitions: Sequence[Partition], /, *, lost: bool) -> None:
+        """Begin nothing more of these, and return when nothing of them is under way.
+
+        `lost`: others have them already.
+        """
         ...
 
     def ended(self, error: BaseException | None, /) -> None:
@@ -205,17 +208,17 @@ class Poller:
             self._partitions[at.topic, at.partition] = Partition(at.topic, at.partition)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._commit_at_last(self._drained(partitions))
+        self._commit_at_last(self._drained(partitions, lost=False))
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """They have another consumer already, which goes on where the last commit was."""
-        self._drained(partitions)
+        self._drained(partitions, lost=True)
 
-    def _drained(self, partitions: list[TopicPartition]) -> list[Partition]:
+    def _drained(self, partitions: list[TopicPartition], *, lost: bool) -> list[Partition]:
         keys = [(at.topic, at.partition) for at in partitions]
         gone = [self._partitions.pop(key) for key in keys if key in self._partitions]
         if gone:
-            self._loop.drain(gone)
+            self._loop.drain(gone, lost=lost)
             self._unpause(gone)
         return gone
 
