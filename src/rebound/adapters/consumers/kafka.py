@@ -33,7 +33,12 @@ PATIENCE: Final = 0.1
 """Seconds that a poll waits for a record."""
 SHORT: Final = 0.005
 """The same while partitions are paused, so that they go on as soon as there is room."""
+PAUSE_AFTER: Final = 0.2
+"""Seconds that a full partition gets to make room: for less a pause, which throws away what has
+been fetched ahead, costs more than it is worth."""
 COMMIT_EVERY: Final = 1.0
+BREATH: Final = 0.002
+"""Seconds between two looks for room."""
 REPEAT_AFTER: Final = 30.0
 """Seconds after which the same trouble is told again."""
 
@@ -78,6 +83,7 @@ class Poller:
         self._topics = list(topics)
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._paused = False
+        self._crowded_since: float | None = None
         self._stopping = False
         self._next_commit = 0.0
         self._told: dict[str, float] = {}
@@ -129,14 +135,16 @@ class Poller:
         self._loop.ended(failure)
 
     def _turn(self) -> None:
-        # `consume` would wait until the batch is full: one record is waited for, the others not.
-        first = self._consumer.poll(SHORT if self._paused else PATIENCE)
-        if first is not None:
-            self._hand_over([first, *self._consumer.consume(BATCH, 0)])
+        now = time.monotonic()
+        if self._has_room(now):
+            # `consume` would wait until the batch is full: for the first record only is waited.
+            first = self._consumer.poll(SHORT if self._paused else PATIENCE)
+            if first is not None:
+                self._hand_over([first, *self._consumer.consume(BATCH, 0)])
+        else:
+            time.sleep(BREATH)
         if self._fatal is not None:
             raise KafkaException(self._fatal)
-        self._balance()
-        now = time.monotonic()
         if now >= self._next_commit:
             self._commit()
             self._next_commit = now + COMMIT_EVERY
@@ -156,22 +164,29 @@ class Poller:
         if batch:
             self._loop.records(batch)
 
-    def _balance(self) -> None:
-        """Read no more of partitions of which enough is under way, and go on with the others."""
-        full, free = [], []
-        for partition in self._partitions.values():
-            if not partition.paused and partition.filled():
-                full.append(partition)
-            elif partition.paused and not partition.filled(0.5):
-                free.append(partition)
-        if full:
-            self._consumer.pause([_at(p) for p in full])
-        if free:
-            self._consumer.resume([_at(p) for p in free])
-        for partition in (*full, *free):
-            partition.paused = not partition.paused
-        if full or free:
-            self._paused = any(p.paused for p in self._partitions.values())
+    def _has_room(self, now: float) -> bool:
+        """False where reading has to wait; partitions that stay full are paused instead."""
+        if self._paused:
+            self._pause(False, [p for p in self._partitions.values() if not p.filled(0.5)])
+        full = [p for p in self._partitions.values() if not p.paused and p.filled()]
+        if not full:
+            self._crowded_since = None
+            return True
+        if self._crowded_since is None:
+            self._crowded_since = now
+        if now < self._crowded_since + PAUSE_AFTER:
+            return False
+        self._pause(True, full)
+        self._crowded_since = None
+        return True
+
+    def _pause(self, pause: bool, partitions: list[Partition]) -> None:
+        changed = [p for p in partitions if p.paused != pause]
+        if changed:
+            (self._consumer.pause if pause else self._consumer.resume)([_at(p) for p in changed])
+        for partition in changed:
+            partition.paused = pause
+        self._paused = any(p.paused for p in self._partitions.values())
 
     # -- offsets -----------------------------------------------------------------------------
 
@@ -224,11 +239,8 @@ class Poller:
 
     def _unpause(self, gone: list[Partition]) -> None:
         """librdkafka would remember, and stay silent if a partition is ever assigned again."""
-        for partition in gone:
-            if partition.paused:
-                with contextlib.suppress(KafkaException):
-                    self._consumer.resume([_at(partition)])
-        self._paused = any(p.paused for p in self._partitions.values())
+        with contextlib.suppress(KafkaException):
+            self._pause(False, gone)
 
     def _on_error(self, error: KafkaError) -> None:
         """Log what librdkafka says, which goes on trying, unless it says that it cannot."""
