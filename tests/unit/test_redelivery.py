@@ -161,6 +161,18 @@ def test_the_same_failure_is_the_same_task_though_jitter_is_chance() -> None:
     assert len(waits) == 20
 
 
+def test_consumers_in_other_languages_hand_over_the_count_by_failures() -> None:
+    to = Destination(url="kafka:///orders")
+
+    def comes_back(**fields: Any) -> Record:
+        return sent(checked(Task(source="shipping", **{"destination": to, **fields})))
+
+    assert comes_back().failures == 0
+    assert comes_back(failures=2).failures == 2
+    named = Destination(url="kafka:///orders", headers=[("rebound-failures", "3")])
+    assert comes_back(failures=2, destination=named).failures == 3
+
+
 # -- ids ---------------------------------------------------------------------------------------
 
 
