@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from rebound.domain.record import Record
 from rebound.domain.redelivery import Redelivery, Retry
 from rebound.domain.task import Task
 from rebound.embedded import Rebound
-from rebound.handling import CATCH_UP, Handling
+from rebound.handling import Handling
 from rebound.storing import Storing
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class RetryingConsumer:
         `config` are librdkafka properties of a consumer beside those of KAFKA_CONFIG. Without
         `dead_topic` dead records stay in the store. Raises ValidationError.
         """
-        if not callable(handler):
+        call = getattr(handler, "__call__", None)  # noqa: B004 - of an object that is called
+        if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(call):
             raise ValidationError("handler: must be an async function of a Record", field="handler")
         if not isinstance(concurrency, int) or not 1 <= concurrency <= 100_000:
             raise ValidationError("concurrency: must be 1 to 100000", field="concurrency")
@@ -219,7 +221,7 @@ class _Calls:
             draining.close()
             return
         with contextlib.suppress(concurrent.futures.TimeoutError):
-            done.result(CATCH_UP + self._grace + MARGIN)
+            done.result(self._grace + MARGIN)
 
     def ended(self, error: BaseException | None) -> None:
         with contextlib.suppress(RuntimeError):

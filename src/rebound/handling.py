@@ -48,7 +48,8 @@ class Handling:
         while the gaps are closed first, unless the partitions are `lost` already.
         """
         clock = asyncio.get_running_loop().time
-        end = clock() + (0.0 if lost else min(CATCH_UP, grace))
+        begun = clock()
+        end = begun + (0.0 if lost else min(CATCH_UP, grace))
         for partition in partitions:
             partition.closing = True
         while self._running and any(p.has_gaps for p in partitions) and (left := end - clock()) > 0:
@@ -59,7 +60,7 @@ class Handling:
         running = [task for task, partition in self._running.items() if partition in gone]
         if not running:
             return
-        _, late = await asyncio.wait(running, timeout=grace)
+        _, late = await asyncio.wait(running, timeout=max(0.0, begun + grace - clock()))
         for task in late:
             task.cancel()
         if late:  # a handler that does not let itself be cancelled is waited for no longer

@@ -252,6 +252,7 @@ async def nothing(_: Record) -> None:
         ({"group": ""}, "group"),
         ({"brokers": "a b"}, "brokers"),
         ({"handler": None}, "handler"),
+        ({"handler": lambda record: None}, "handler"),
         ({"concurrency": 0}, "concurrency"),
         ({"retry": {"max_retrys": 1}}, "retry"),
         ({"retry": {"backoff": {"strategy": "mine"}}}, "strategy"),
