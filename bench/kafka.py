@@ -67,7 +67,9 @@ async def deliveries(store_url: str, namespace: str, at: str, target: float) -> 
             worker.terminate()
             worker.wait()
     name = "sqlite" if store_url.startswith("sqlite") else "redis"
-    return [Row(f"deliver to Kafka: one worker, one topic, {name}", COUNT / took, "records/s", target)]
+    return [
+        Row(f"deliver to Kafka: one worker, one topic, {name}", COUNT / took, "records/s", target)
+    ]
 
 
 async def main() -> int:
