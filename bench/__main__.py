@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 
-from bench import backlog, create, deliver
+from bench import backlog, consumer, create, deliver, kafka
 from bench.machine import Row, redis, sink
 
 Question = Callable[[str, str], Awaitable[list[Row]]]
@@ -55,6 +55,11 @@ async def main() -> int:
         rows = await ask(empty, None if quick else full, url)
         file = f"sqlite:///{folder}/bench.db"
         rows += show(await deliver.throughput(file, "bench", url, 2_000))
+        with kafka.broker() as at:
+            topic = f"bench{kafka.TOPICS - 1}"
+            consumer.fill(at, topic)
+            rows += show(await consumer.passing(at, topic, 10_000))
+            rows += show(await kafka.deliveries(empty, "kafka", at, 15_000))
     missed = [row for row in rows if not row.met]
     print(f"{len(rows) - len(missed)} of {len(rows)} targets met")
     return 1 if missed else 0

@@ -22,7 +22,8 @@ from bench.deliver import work
 from bench.machine import Row, redis, submitting, task
 
 COUNT = 100_000
-TOPICS = 4
+TOPICS = 1
+PARTITIONS = 4
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def broker() -> Iterator[str]:
         kafka.start()
         try:
             for n in range(TOPICS):
-                kafka.create_topic(f"bench{n}", 4)
+                kafka.create_topic(f"bench{n}", PARTITIONS)
             yield kafka.bootstrap
         finally:
             kafka.stop()
@@ -66,7 +67,9 @@ async def deliveries(store_url: str, namespace: str, at: str, target: float) -> 
             worker.terminate()
             worker.wait()
     name = "sqlite" if store_url.startswith("sqlite") else "redis"
-    return [Row(f"deliver to Kafka: one worker, {name}", COUNT / took, "records/s", target)]
+    return [
+        Row(f"deliver to Kafka: one worker, one topic, {name}", COUNT / took, "records/s", target)
+    ]
 
 
 async def main() -> int:

@@ -20,6 +20,7 @@ THIRD_PARTY = {
     "adapters/producers/resolver": {"aiohttp"},
     "adapters/producers/kafka": {"confluent_kafka"},
     "adapters/producers/provenance": set(),
+    "adapters/consumers": {"confluent_kafka"},
     "adapters/listeners": set(),
     "adapters/api": {"yaml"},
 }

@@ -20,9 +20,12 @@ import yaml
 from rebound import Config
 from rebound.adapters.stores.redis import RedisStore
 from rebound.settings import SETTINGS
+from tests import topics
 from tests.conftest import RedisServer, free_port
 from tests.e2e.conftest import Receiver, Service
+from tests.services.kafka import KafkaBroker
 
+KAFKA = "localhost:9092"
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -89,10 +92,32 @@ async def run(*command: str, folder: Path, measured: bool = True, **variables: s
     return out.decode()
 
 
-async def play(page: Path, folder: Path) -> tuple[str, Receiver]:
+@pytest.fixture
+def kafka(request: pytest.FixtureRequest) -> KafkaBroker | None:
+    """The broker of pages with Kafka, or None where there is no Java."""
+    try:
+        broker: KafkaBroker = request.getfixturevalue("kafka_broker")
+    except pytest.skip.Exception:
+        return None
+    return broker
+
+
+def with_kafka(text: str, broker: KafkaBroker) -> str:
+    """The example for this broker, which has the topics that it names."""
+    known = broker.admin.list_topics(timeout=10).topics
+    named = re.findall(rf"{KAFKA}/([\w.-]+)", text) + re.findall(r'topics?=\[?"([\w.-]+)"', text)
+    for topic in {*named} - {*known}:
+        broker.create_topic(topic)
+    return text.replace(KAFKA, broker.bootstrap)
+
+
+async def play(
+    page: Path, folder: Path, kafka: KafkaBroker | None, *awaited: str
+) -> tuple[str, Receiver]:
     """Run the examples of a page from top to bottom: what they print, and what was delivered.
 
-    Only the two addresses are replaced, by free ports of a real service and a real receiver.
+    Only the addresses are replaced, by those of a real service, receiver and Kafka. In the end
+    the topics `awaited` have a record each.
     """
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(BIN)
@@ -101,15 +126,20 @@ async def play(page: Path, folder: Path) -> tuple[str, Receiver]:
     try:
         async with serving(folder) as port:
             for block in blocks(page):
-                if block.reason is not None:
+                text = block.text
+                if block.reason is not None or (KAFKA in text and kafka is None):
                     continue
-                text = block.text.replace("localhost:8080", f"localhost:{port}")
+                if KAFKA in text and kafka is not None:
+                    text = await asyncio.to_thread(with_kafka, text, kafka)
+                text = text.replace("localhost:8080", f"localhost:{port}")
                 text = text.replace("localhost:9000", f"localhost:{receiver.port}")
                 out = await run(*RUN[block.language], text, folder=folder)
                 if block.output is not None:
                     assert out == block.output, block.where
                 assert not [answer for answer in objects_in(out) if "code" in answer], block.where
                 printed += out
+            for topic in awaited if kafka is not None else ():
+                await asyncio.to_thread(topics.read, kafka.bootstrap, topic, 1)
     finally:
         await receiver.stop()
     return printed, receiver
@@ -127,8 +157,10 @@ def objects_in(text: str) -> Iterator[dict[str, Any]]:
         at = text.find("{", end)
 
 
-async def test_the_examples_of_the_readme_run_as_they_stand(tmp_path: Path) -> None:
-    printed, receiver = await play(README, tmp_path)
+async def test_the_examples_of_the_readme_run_as_they_stand(
+    tmp_path: Path, kafka: KafkaBroker | None
+) -> None:
+    printed, receiver = await play(README, tmp_path, kafka, "orders")
     assert "order-123 succeeded succeeded\n" in printed
     answers = list(objects_in(printed))
     assert answers[0]["message"] == "Task order-123 scheduled successfully"
@@ -138,11 +170,17 @@ async def test_the_examples_of_the_readme_run_as_they_stand(tmp_path: Path) -> N
     assert {"status": "alive"} in answers
     assert {"status": "ready"} in answers
     assert receiver.counts("/webhook")["order-123"] == 2  # the program's and the service's
+    if kafka is not None:
+        (record,) = await asyncio.to_thread(topics.read, kafka.bootstrap, "orders", 1)
+        assert (record.key, record.value) == (b"customer-1", b'{"order_id": 123}')
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p != README and any(blocks(p))], ids=name_of)
-async def test_the_examples_of_a_page_run_as_they_stand(page: Path, tmp_path: Path) -> None:
-    await play(page, tmp_path)
+async def test_the_examples_of_a_page_run_as_they_stand(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with_broker = KAFKA in page.read_text()
+    await play(page, tmp_path, request.getfixturevalue("kafka") if with_broker else None)
 
 
 def test_these_examples_are_not_run_and_they_are_at_most_one_in_ten() -> None:

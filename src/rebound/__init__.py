@@ -4,6 +4,7 @@ import logging
 
 __version__ = "0.1.0"
 
+from rebound.consumer import RetryingConsumer
 from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Leg, Outcome, State
 from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Base64, Destination, DestinationType
@@ -13,12 +14,15 @@ from rebound.domain.errors import (
     NotFound,
     PayloadTooLarge,
     ReboundError,
+    Reject,
     StoreUnavailable,
     StoreUnusable,
     TaskBusy,
     ValidationError,
     WrongState,
 )
+from rebound.domain.record import Record
+from rebound.domain.redelivery import Retry
 from rebound.domain.task import Task
 from rebound.embedded import Rebound
 from rebound.ports import Event, Found
@@ -30,7 +34,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 __all__ = [
     "Attempt", "Backoff", "Base64", "Closed", "Config", "DeadLetter", "DeadReason", "Destination",
     "DestinationType", "DuplicateTask", "Event", "Found", "Leg", "NotFound", "Outcome",
-    "PayloadTooLarge", "Rebound", "ReboundError",
+    "PayloadTooLarge", "Rebound", "ReboundError", "Record", "Reject", "Retry", "RetryingConsumer",
     "State", "StoreUnavailable", "StoreUnusable", "Task", "TaskBusy", "ValidationError",
     "WrongState",
 ]  # fmt: skip

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 from random import getrandbits, random
 from typing import NamedTuple
@@ -176,13 +176,13 @@ class Engine:
 
     # -- through -----------------------------------------------------------------------------
 
-    async def attempt(self, task: Task, clock: Callable[[], float]) -> Task:
+    def attempt(self, task: Task, clock: Callable[[], float]) -> Awaitable[Task]:
         """Try to deliver a claimed task; return it as it is to be settled.
 
         `clock` is the store's time in seconds. Cancelled by a shutdown, the attempt counts as cut
         short.
         """
-        return await attempt(task, self.producers, self.policy, clock)
+        return attempt(task, self.producers, self.policy, clock)
 
     def settled(self, before: Task, after: Task) -> None:
         """Tell the listeners what a settled attempt has come to."""

@@ -39,6 +39,7 @@ def begin() -> dict[str, str]:
         folder,
         port=9092 if free(9092) else None,
         properties={"auto.create.topics.enable": "true", "num.partitions": "4"},
+        outlives=True,
     )
     broker.start()
     found = {"pid": str(broker.pid), "brokers": broker.bootstrap, "log": str(broker.log)}

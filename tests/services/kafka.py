@@ -120,8 +120,12 @@ class KafkaBroker:
         certificates: Path | None = None,
         properties: Mapping[str, str] | None = None,
         options: tuple[str, ...] = JVM,
+        outlives: bool = False,
     ) -> None:
-        """`certificates` as for `tls`, `properties` of server.properties, `options` of Java."""
+        """`certificates` as for `tls`, `properties` of server.properties, `options` of Java.
+
+        The broker ends with its starter, however that ends, unless it `outlives` it.
+        """
         self.port, self.sasl_port, self.tls_port = port or steady_port(), steady_port(), 0
         ports = {"PLAINTEXT": self.port, "SASL_PLAINTEXT": self.sasl_port}
         own = dict(properties or {})
@@ -131,6 +135,8 @@ class KafkaBroker:
         self.log = folder / "kafka.log"
         self._folder = folder
         self._options = options
+        self._outlives = outlives
+        self._guard: subprocess.Popen[bytes] | None = None
         self._file = folder / "server.properties"
         all_ = settings(folder, {**ports, "CONTROLLER": steady_port()}) | own
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,6 +181,12 @@ class KafkaBroker:
                 java("kafka.Kafka", str(self._file), options=self._options),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+        if not self._outlives:
+            # its stdin ends when this process does, and only then
+            self._guard = subprocess.Popen(
+                ["sh", "-c", f"read _; kill -9 {self.pid}"],
+                stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
         try:
             self._wait(seconds)
         except BaseException:
@@ -215,6 +227,9 @@ class KafkaBroker:
         process, self._process = self._process, None
         if process is None:
             return
+        if self._guard is not None:  # before its process number may be another's
+            self._guard.kill()
+            self._guard.communicate()
         process.send_signal(with_signal)
         try:
             process.wait(15)

@@ -88,3 +88,7 @@ class Rejected(DeliveryError):
 
 class Deferred(DeliveryError):
     """The attempt did not take place; it is repeated after `retry_after` and not counted."""
+
+
+class Reject(ReboundError):
+    """The handler refuses the record for good."""

@@ -8,7 +8,7 @@ import time
 import pytest
 from confluent_kafka import KafkaError
 
-from rebound.adapters.producers import kafka
+from rebound.adapters.producers import kafka, kafka_client
 from rebound.domain.errors import Deferred, DeliveryError, Rejected
 from tests.support import until
 from tests.unit.kafka.conftest import Make, failure, threads, to
@@ -115,15 +115,36 @@ async def test_closing_gives_up_what_is_under_way_and_leaves_no_thread(
     producer = make(own_cluster)
     await producer.send(to())
     own_cluster.down()
-    hanging = asyncio.create_task(producer.send(to()))
+    hanging = asyncio.create_task(failure(producer, to()))
     await asyncio.sleep(0)
     began = time.monotonic()
-    hanging.cancel()
-    await asyncio.wait([hanging])
     await producer.aclose()
     await producer.aclose()
     assert time.monotonic() - began < 2
+    assert "_PURGE_QUEUE" in str(await hanging)
     assert threads() == []
+
+
+async def test_the_thread_outlives_whatever_polling_raises(
+    own_cluster: MockCluster,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(kafka_client, "IDLE", 0.001)
+    producer = make(own_cluster)
+    await producer.send(to())
+    (client,) = producer._clients.values()
+    poll, broken = client.poll, [True]
+
+    def breaks_once(seconds: float) -> kafka_client.Results:
+        if broken:
+            raise RuntimeError(broken.pop())
+        return poll(seconds)
+
+    monkeypatch.setattr(client, "poll", breaks_once)
+    await producer.send(to())
+    assert "polling Kafka failed" in caplog.text
 
 
 async def test_an_attempt_that_is_cancelled_disturbs_no_other(

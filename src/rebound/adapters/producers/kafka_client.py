@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -21,6 +22,8 @@ BETWEEN: Final = 0.002
 """Seconds between two looks at several clients: well below the 5 ms that records wait for more."""
 IDLE: Final = 1.0
 """Seconds between two looks at clients without records, which may have a login to renew."""
+PURGING: Final = 1.0
+"""Seconds that records get to come out as purged."""
 CLOSING: Final = 5.0
 """Seconds after which a thread that a name server holds is left to itself."""
 
@@ -82,15 +85,20 @@ class Client:
             # What is queued would only wait for its time limit.
             self._purged = True
             self._producer.purge(in_queue=True, in_flight=False, blocking=False)
-            self._producer.poll(0)
         results, self._results = self._results, []
         return results
 
-    def close(self) -> None:
-        """Give up what is still under way, and end librdkafka's threads."""
-        if self._producer is not None:
+    def close(self) -> Results:
+        """End librdkafka's threads; what is still under way comes out as purged."""
+        if self._producer is None:
+            return []
+        results: Results = []
+        until = time.monotonic() + PURGING
+        while len(self._producer) and time.monotonic() < until:
             self._producer.purge()
-            self._producer = None  # the last reference: librdkafka's destructor runs here
+            results += self.poll(0.01)
+        self._producer = None  # the last reference: librdkafka's destructor runs here
+        return results
 
     def _delivered(self, future: Delivered, error: KafkaError | None, message: Message) -> None:
         self._results.append((future, error, message))
@@ -154,15 +162,21 @@ class Poller:
                 self._wake.wait(BETWEEN)
                 self._wake.clear()
         for client in self._clients:
-            client.close()
+            self._tell(self._take, client, client.close())
         self._tell(self._ended.set_result, None)
 
     def _look(self, client: Client, wait: float) -> bool:
-        if client.retired and not client.under_way:
-            client.close()
-            self._tell(self.remove, client)
-            return False
-        results = client.poll(wait)
+        """Hand over what `client` has; True if that was anything. Never raises."""
+        results: Results = []
+        try:
+            if client.retired and not client.under_way:
+                client.close()
+                self._tell(self.remove, client)
+            else:
+                results = client.poll(wait)
+        except Exception:
+            LOG.exception("polling Kafka failed; trying again")
+            time.sleep(IDLE)
         if results:
             self._tell(self._take, client, results)
         return bool(results)

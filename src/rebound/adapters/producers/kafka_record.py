@@ -11,6 +11,7 @@ from rebound.adapters.producers.provenance import dead_letter, printable
 from rebound.domain.attempt import Leg
 from rebound.domain.destination import Base64
 from rebound.domain.errors import ValidationError
+from rebound.domain.record import FAILURES
 from rebound.domain.task import Task
 from rebound.domain.validation import message
 
@@ -69,8 +70,11 @@ def _headers(task: Task) -> list[Header]:
     if task.leg == Leg.DEAD:
         told = dead_letter(task)
         headers += [(f"rebound-{name.lower()}", value.encode()) for name, value in told]
-    else:
-        headers.append(("rebound-source", printable(task.source).encode()))
+        return headers
+    headers.append(("rebound-source", printable(task.source).encode()))
+    counted = task.failures > 0 and task.replayed_at is None
+    if counted and all(name.lower() != FAILURES for name, _ in headers):
+        headers.append((FAILURES, b"%d" % task.failures))
     return headers
 
 
