@@ -4,7 +4,7 @@ import logging
 
 __version__ = "0.1.0"
 
-from rebound.consumer import RetryingConsumer
+from rebound.consuming.consumer import RetryingConsumer
 from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Leg, Outcome, State
 from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Base64, Destination, DestinationType

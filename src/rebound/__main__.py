@@ -2,6 +2,6 @@
 
 import sys
 
-from rebound.cli import main
+from rebound.cli.main import main
 
 sys.exit(main())

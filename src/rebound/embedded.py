@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from rebound import kafka_settings, wiring
+from rebound import wiring
 from rebound.adapters.listeners.log import LogListener, guarded
 from rebound.attempting import Policy
 from rebound.crew import Crew
@@ -24,6 +24,7 @@ from rebound.domain.task import Task
 from rebound.engine import Engine
 from rebound.ports import Event, Filter, Found, Listener
 from rebound.settings import Config
+from rebound.settings import kafka as kafka_settings
 from rebound.worker import Limits
 
 

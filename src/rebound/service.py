@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from rebound import __version__
-from rebound.addresses import bracketed
 from rebound.domain.errors import ReboundError, StoreUnavailable, StoreUnusable
 from rebound.embedded import Rebound
 from rebound.ports import Event
+from rebound.settings.addresses import bracketed
 
 if TYPE_CHECKING:
     import uvicorn

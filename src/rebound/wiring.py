@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from rebound import __version__, kafka_settings
+from rebound import __version__
 from rebound.domain.errors import ValidationError
-from rebound.kafka_settings import refusal
 from rebound.ports import Producer, Retention, Store
 from rebound.settings import Config
+from rebound.settings import kafka as kafka_settings
+from rebound.settings.kafka import refusal
 
 NOT_AVAILABLE = {
     "kafka": "kafka:// needs an extra: pip install 'rebound-retry[kafka]'",

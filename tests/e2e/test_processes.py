@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import RedisServer, free_port
 
-PROGRAM = "import sys; from rebound.cli import main; sys.exit(main())"
+PROGRAM = "import sys; from rebound.cli.main import main; sys.exit(main())"
 
 
 class Rebound:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rebound.cli import main
+from rebound.cli.main import main
 from rebound.settings import SETTINGS
 
 STORE = ("--store-url", "sqlite:///tasks.db")
@@ -48,7 +48,7 @@ def submitted(folder: Path, *ids: str) -> None:
 
 
 def test_the_command_line_loads_no_server_no_client_and_no_store() -> None:
-    source = "import sys, rebound.cli; print(*sys.modules)"
+    source = "import sys, rebound.cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, check=True)
     assert not {b"aiohttp", b"uvicorn", b"apsw", b"redis"} & set(done.stdout.split())
 

@@ -121,7 +121,7 @@ async def test_nothing_is_committed_while_the_store_is_away_and_nothing_skipped(
         return await Rebound.create_task(rebound, task)
 
     monkeypatch.setattr(rebound, "create_task", create_task)
-    monkeypatch.setattr("rebound.storing.PAUSE", 0.05)
+    monkeypatch.setattr("rebound.consuming.storing.PAUSE", 0.05)
     async with (
         rebound,
         RetryingConsumer(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rebound.consuming.handling import Handling
 from rebound.domain.progress import ROOM, ROOM_BYTES, WINDOW, Partition
 from rebound.domain.record import Record
-from rebound.handling import Handling
 from tests.support import until
 
 

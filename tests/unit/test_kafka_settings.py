@@ -9,7 +9,7 @@ import pytest
 
 from rebound import Config, Destination, Rebound
 from rebound.domain.errors import ValidationError
-from rebound.kafka_settings import producing, refusal, security
+from rebound.settings.kafka import producing, refusal, security
 from tests.support import task
 from tests.unit.test_settings import refusal as refused
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rebound.cli import main
+from rebound.cli.main import main
 
 
 def planned(capsys: pytest.CaptureFixture[str], *argv: str) -> list[list[str]]:

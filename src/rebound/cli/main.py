@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from rebound import __version__
 from rebound.domain.durations import seconds
 from rebound.domain.errors import ReboundError, ValidationError
-from rebound.readers import Setting, spoken
 from rebound.settings import SETTINGS
+from rebound.settings.readers import Setting, spoken
 
 if TYPE_CHECKING:
     from rebound.settings import Config
@@ -68,13 +68,13 @@ def _work(args: argparse.Namespace) -> int:
 
 def _demo(args: argparse.Namespace) -> int:
     _leave_on_signal()
-    from rebound import demo
+    from rebound.cli import demo
 
     return demo.run({name: value for name, value in _flags(args).items() if value is not None})
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from rebound.plan import lines
+    from rebound.cli.plan import lines
 
     policy = {name: getattr(args, name) for name in ("base_delay", "max_retries", "failures")}
     if args.delay is not None:
@@ -90,12 +90,12 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _asynchronous(name: str) -> Callable[[argparse.Namespace], int]:
-    """A command of `rebound.commands`, run in an event loop of its own."""
+    """A command of `rebound.cli.commands`, run in an event loop of its own."""
 
     def run(args: argparse.Namespace) -> int:
         import asyncio
 
-        from rebound import commands
+        from rebound.cli import commands
 
         code: int = asyncio.run(getattr(commands, name)(args))
         return code

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from rebound.readers import refuse_unknown
+from rebound.settings.readers import refuse_unknown
 
 
 def found(env: Mapping[str, str], prefix: str, names: Collection[str]) -> dict[str, Any]:

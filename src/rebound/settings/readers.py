@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from rebound.addresses import broker
 from rebound.domain.backoff import STRATEGIES, Strategy
 from rebound.domain.durations import UNITS, seconds
 from rebound.domain.errors import ValidationError
+from rebound.settings.addresses import broker
 
 if TYPE_CHECKING:
     from rebound.domain.backoff import Strategy

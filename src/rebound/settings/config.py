@@ -9,10 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rebound import addresses, kafka_settings, readers, variables
-from rebound.addresses import DEFAULT_REDIS_PORT, RedisAddress, host_and_port, without_secrets
 from rebound.domain.errors import ValidationError
-from rebound.readers import Setting, choice, duration, size, whole
+from rebound.settings import addresses, kafka, readers, variables
+from rebound.settings.addresses import (
+    DEFAULT_REDIS_PORT,
+    RedisAddress,
+    host_and_port,
+    without_secrets,
+)
+from rebound.settings.readers import Setting, choice, duration, size, whole
 
 if TYPE_CHECKING:
     import logging
@@ -79,10 +84,10 @@ class Config:
         readers.allowed_brokers, "the only brokers that tasks may name, or * for any", None,
         shown_default="*, in prod those of kafka_brokers")
     kafka_security_protocol: Optional = Optional(
-        kafka_settings.protocol, "plaintext, ssl, sasl_plaintext or sasl_ssl", None,
+        kafka.protocol, "plaintext, ssl, sasl_plaintext or sasl_ssl", None,
         shown_default="plaintext")
     kafka_sasl_mechanism: Optional = Optional(
-        kafka_settings.mechanism, "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or GSSAPI",
+        kafka.mechanism, "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or GSSAPI",
         None)
     kafka_sasl_username: Optional = Optional(readers.anything, "name to log in to Kafka with", None)
     kafka_sasl_password: Optional = Optional(
@@ -94,7 +99,7 @@ class Config:
     kafka_ssl_key_location: Optional = Optional(
         readers.anything, "file of the client's private key", None)
     kafka_config: Properties = Properties(
-        kafka_settings.properties, "further librdkafka properties, as a JSON object", None,
+        kafka.properties, "further librdkafka properties, as a JSON object", None,
         secret=True)
     kafka_concurrency: Number = Number(
         whole(1, 100_000), "records a worker has under way at most, beside concurrency", 5000)
@@ -173,7 +178,7 @@ class Config:
         if self.store_kind == "redis":
             self._redis_address()
         readers.check_strategies(self.strategies)
-        kafka_settings.check(self)
+        kafka.check(self)
 
     def __repr__(self) -> str:
         changed = (

@@ -25,8 +25,8 @@ from rebound.domain.destination import Destination
 from rebound.domain.task import Task
 from rebound.embedded import Rebound
 from rebound.ports import Event
-from rebound.readers import spoken
 from rebound.settings import Config
+from rebound.settings.readers import spoken
 
 TIME_LIMIT: Final = 14.0
 """Seconds after which the demo goes on, whatever has happened."""
@@ -167,7 +167,7 @@ def _tasks(receiver: str) -> list[Task]:
 
 async def _play(config: Config, server_socket: socket) -> None:
     stop = service.until_signal()
-    quiet = logging.getLogger("rebound.demo")
+    quiet = logging.getLogger("rebound.cli.demo")
     quiet.disabled = True
     screen = Screen()
     rebound = Rebound(replace(config, on_event=screen, logger=quiet))

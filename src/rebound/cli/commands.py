@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from rebound import desk
-from rebound.desk import Desk
+from rebound.cli import desk
+from rebound.cli.desk import Desk
 from rebound.domain.errors import ReboundError, ValidationError
 from rebound.settings import Config
 

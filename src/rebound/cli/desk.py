@@ -14,9 +14,9 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from rebound.addresses import without_secrets
 from rebound.domain.destination import place
 from rebound.domain.errors import NotFound, ReboundError, StoreUnavailable, ValidationError
+from rebound.settings.addresses import without_secrets
 
 if TYPE_CHECKING:
     import aiohttp
@@ -175,7 +175,7 @@ async def local(config: Config) -> AsyncIterator[Desk]:
     from rebound.adapters.api.app import create_app
     from rebound.embedded import Rebound
 
-    quiet = logging.getLogger("rebound.desk")
+    quiet = logging.getLogger("rebound.cli.desk")
     quiet.disabled = True
     async with Rebound(replace(config, logger=quiet), worker=False) as rebound:
         yield Desk(LocalLine(create_app(rebound.engine, config=config, not_ready=lambda: None)))

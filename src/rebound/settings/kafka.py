@@ -10,7 +10,7 @@ import msgspec
 from rebound.domain.brokers import normal, route
 from rebound.domain.destination import Destination
 from rebound.domain.errors import ValidationError
-from rebound.readers import choice
+from rebound.settings.readers import choice
 
 if TYPE_CHECKING:
     from rebound.settings import Config

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from rebound import kafka_settings, readers
+from rebound.consuming.handling import Handling
+from rebound.consuming.storing import Storing
 from rebound.domain import redelivery
 from rebound.domain.destination import Destination
 from rebound.domain.errors import ReboundError, ValidationError
@@ -21,8 +22,8 @@ from rebound.domain.record import Record
 from rebound.domain.redelivery import Redelivery, Retry
 from rebound.domain.task import Task
 from rebound.embedded import Rebound
-from rebound.handling import Handling
-from rebound.storing import Storing
+from rebound.settings import kafka as kafka_settings
+from rebound.settings import readers
 
 if TYPE_CHECKING:
     from rebound.adapters.consumers.kafka import Poller

@@ -1,0 +1,1 @@
+"""A Kafka consumer that hands over what its handler fails on."""
