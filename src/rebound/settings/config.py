@@ -5,19 +5,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rebound.domain.errors import ValidationError
 from rebound.settings import addresses, kafka, readers, variables
-from rebound.settings.addresses import (
-    DEFAULT_REDIS_PORT,
-    RedisAddress,
-    host_and_port,
-    without_secrets,
+from rebound.settings import redis as redis_settings
+from rebound.settings.addresses import host_and_port, without_secrets
+from rebound.settings.kinds import (
+    Number,
+    Optional,
+    OptionalNumber,
+    OptionalTexts,
+    Properties,
+    Seconds,
+    Statuses,
+    Switch,
+    Text,
+    Texts,
 )
-from rebound.settings.readers import Setting, choice, duration, size, whole
+from rebound.settings.readers import Setting, choice, contradiction, duration, size, whole
 
 if TYPE_CHECKING:
     import logging
@@ -30,21 +37,6 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE: Final = "sqlite:///rebound.db"
 DEFAULT_PORT: Final = 8080
-DEFAULT_POOL: Final = 64
-
-Text = Setting[str, str | None]
-Optional = Setting[str | None, str | None]
-Number = Setting[int, int | str | None]
-OptionalNumber = Setting[int | None, int | str | None]
-Seconds = Setting[float, float | str | None]
-Switch = Setting[bool, bool | str | None]
-Texts = Setting[tuple[str, ...], Sequence[str] | str | None]
-OptionalTexts = Setting[tuple[str, ...] | None, Sequence[str] | str | None]
-Properties = Setting[
-    Mapping[str, str | int | float | bool] | None,
-    Mapping[str, str | int | float | bool] | str | None,
-]
-Statuses = Setting[tuple[int | str, ...], Sequence[int | str] | str | None]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -75,7 +67,8 @@ class Config:
         whole(1, 65535), "port of Redis, in place of redis_addr", None)
     redis_mode: Optional = Optional(readers.mode, "standalone", None, shown_default="standalone")
     redis_pool_size: OptionalNumber = OptionalNumber(
-        whole(1, 10_000), "connections to Redis at most", None, shown_default=str(DEFAULT_POOL))
+        whole(1, 10_000), "connections to Redis at most", None,
+        shown_default=str(redis_settings.DEFAULT_POOL))
     namespace: Text = Text(
         readers.namespace, "prefix of every key in Redis, one an application", "rebound")
     kafka_brokers: Texts = Texts(
@@ -164,19 +157,19 @@ class Config:
         """Fold what can be said in several ways, and refuse what contradicts itself."""
         host, port = host_and_port(self.http_addr) if self.http_addr else (None, None)
         if None is not port != self.http_port is not None:
-            raise _contradiction("http_addr", self.http_addr, "http_port")
+            raise contradiction(self, "http_addr", self.http_addr, "http_port")
         if host and self.http_host not in (host, SETTINGS["http_host"].default):
-            raise _contradiction("http_addr", self.http_addr, "http_host")
-        if self.redis is not None and (self.store_url or self._redis_settings()):
-            chosen_by = (*self._redis_settings(), "store_url")[0]
-            raise _contradiction(chosen_by, getattr(self, chosen_by), "redis")
+            raise contradiction(self, "http_addr", self.http_addr, "http_host")
+        if self.redis is not None and (self.store_url or redis_settings.given(self)):
+            chosen_by = (*redis_settings.given(self), "store_url")[0]
+            raise contradiction(self, chosen_by, getattr(self, chosen_by), "redis")
         self.__dict__["http_host"] = host or self.http_host
         known = self.http_port if port is None else port
         self.__dict__["http_port"] = DEFAULT_PORT if known is None else known
         if self.log_format is None:
             self.__dict__["log_format"] = "json" if self.environment == "prod" else "text"
         if self.store_kind == "redis":
-            self._redis_address()
+            redis_settings.address(self)
         readers.check_strategies(self.strategies)
         kafka.check(self)
 
@@ -220,7 +213,7 @@ class Config:
     @property
     def store_kind(self) -> str:
         """`sqlite` or `redis`."""
-        elsewhere = self.redis is not None or self._redis_settings() or not self.sqlite_path
+        elsewhere = self.redis is not None or redis_settings.given(self) or not self.sqlite_path
         return "redis" if elsewhere else "sqlite"
 
     @property
@@ -233,14 +226,14 @@ class Config:
         """The store's URL with everything folded in, the password too: not to be shown."""
         if self.store_kind == "sqlite":
             return self.store_url or DEFAULT_STORE
-        return self._redis_address().url
+        return redis_settings.address(self).url
 
     @property
     def store_shown(self) -> str:
         """The store in a few words, without any secret."""
         if self.store_kind == "sqlite":
             return f"sqlite {self.sqlite_path}"
-        return "redis" if self.redis is not None else f"redis {self._redis_address().shown}"
+        return "redis" if self.redis is not None else f"redis {redis_settings.address(self).shown}"
 
     @property
     def all_strategies(self) -> Mapping[str, Strategy]:
@@ -252,51 +245,10 @@ class Config:
     @property
     def pool_size(self) -> int:
         """Connections to Redis at most."""
-        return self.redis_pool_size or DEFAULT_POOL
-
-    # -- their parts -------------------------------------------------------------------------
-
-    def _redis_settings(self) -> list[str]:
-        return [
-            name
-            for name in SETTINGS
-            if name.startswith("redis_") and getattr(self, name) is not None
-        ]
-
-    def _redis_address(self) -> RedisAddress:
-        """URL and single settings in one. Raises ValidationError where they contradict."""
-        if self.store_url and self.sqlite_path:
-            chosen_by = (*self._redis_settings(), "redis")[0]
-            raise _contradiction("store_url", self.store_url, chosen_by)
-        at = addresses.redis_address(self.store_url) if self.store_url else RedisAddress()
-        host, port = host_and_port(self.redis_addr) if self.redis_addr else (None, None)
-        for name, part in (
-            (
-                "redis_addr",
-                RedisAddress(host=host, port=port or DEFAULT_REDIS_PORT if host else port),
-            ),
-            ("redis_host", RedisAddress(host=self.redis_host)),
-            ("redis_port", RedisAddress(port=self.redis_port)),
-            ("redis_db", RedisAddress(db=self.redis_db)),
-            ("redis_password", RedisAddress(password=self.redis_password)),
-        ):
-            try:
-                at = at.joined(part)
-            except ValueError:
-                other = "store_url" if self.store_url else "redis_addr"
-                raise _contradiction(name, getattr(self, name), other) from None
-        return at
+        return self.redis_pool_size or redis_settings.DEFAULT_POOL
 
 
 SETTINGS: Final[Mapping[str, Setting[Any, Any]]] = {
     name: value for name, value in vars(Config).items() if isinstance(value, Setting)
 }
 """Every setting by name, in the order of the documentation."""
-
-
-def _contradiction(name: str, value: object, other: str) -> ValidationError:
-    said = SETTINGS[name].said(value) or "is given, "
-    return ValidationError(
-        f"{name.upper()}: {said}but {other.upper()} says otherwise; give only one of them",
-        field=name,
-    )

@@ -286,3 +286,12 @@ def refuse_unknown(env: Mapping[str, str], prefix: str, known: Collection[str]) 
             near = difflib.get_close_matches(name, names, 1, 0.9)
             if near:
                 raise ValidationError(f"{name}: is no setting; did you mean {near[0]}?")
+
+
+def contradiction(config: Config, name: str, value: object, other: str) -> ValidationError:
+    """The error of a setting that says otherwise than another one."""
+    said = vars(type(config))[name].said(value) or "is given, "
+    return ValidationError(
+        f"{name.upper()}: {said}but {other.upper()} says otherwise; give only one of them",
+        field=name,
+    )
