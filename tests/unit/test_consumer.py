@@ -74,7 +74,7 @@ async def test_a_poison_record_is_dead_after_max_retries_failures_and_a_rejected
     failing = {b"poison": ValueError("no"), b"spam": Reject(), b"fine": None}
     handler = Handler(lambda r: failing[r.value or b""])
     poison = {"key": b"\xff", "value": b"poison", "headers": [("a", b"\xfe"), ("a", None)]}
-    others = {"key": "k", "value": b"fine"}, {"value": b"spam"}
+    others = {"key": "k", "value": b"fine"}, {"value": b"spam", "partition": 0}
     await write(cluster, topic, {**poison, "partition": 2}, *others)
     async with (
         a_rebound() as rebound,
