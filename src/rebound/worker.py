@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -51,7 +52,7 @@ class Worker:
         self._use = f"working on {', '.join(self._kinds)}"
         self._limits = limits
         self._monotonic = monotonic
-        self._offset = 0.0
+        self._offset = math.inf
         self._wake = asyncio.Event()
         self._running: dict[str, tuple[Task, asyncio.Task[None]]] = {}
         self._outcomes: deque[tuple[Task, Task]] = deque()
@@ -124,6 +125,7 @@ class Worker:
         if free <= 0 or self._stuck:
             self._blocked = True
             return limits.poll_interval
+        asked = self._monotonic()
         claimed = await self._store.claim(
             min(free, MAX_CLAIM),
             free=free,
@@ -135,7 +137,7 @@ class Worker:
         )
         if not self._stuck:
             self._engine.store_is(self._use, None)
-        self._offset = claimed.now - self._monotonic()
+        self._set_clock(claimed.now, asked)
         self._blocked = claimed.blocked
         for task in claimed.buried:
             self._engine.emit(Event("task dead", task))
@@ -147,7 +149,14 @@ class Worker:
             self._running[task.id] = (task, asyncio.create_task(self._attempt(task)))
         if claimed.next_due is None:
             return limits.poll_interval
-        return min(limits.poll_interval, claimed.next_due - self.now())
+        return min(limits.poll_interval, claimed.next_due - claimed.now)
+
+    def _set_clock(self, now: float, asked: float) -> None:
+        """The store read `now` after `asked`, so its clock can be nothing outside these bounds.
+
+        Within them the last estimate stays: it errs towards late, by the quickest claim so far.
+        """
+        self._offset = max(now - self._monotonic(), min(self._offset, now - asked))
 
     async def _watching(self) -> None:
         while True:

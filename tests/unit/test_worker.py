@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,26 @@ async def test_retries_happen_when_their_time_has_come_and_not_before(
     after = await ended(engine, "a")
     assert (after.state, after.attempt) == (State.SUCCEEDED, 3)
     assert [t.number for t in receiver.sent] == [1, 2, 3]
+
+
+async def test_a_slow_answer_of_the_store_makes_no_retry_early(
+    engine: Engine, start: Start, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = engine.store.behind  # type: ignore[attr-defined]
+    claim = store.claim
+
+    async def late(*values: Any, **named: Any) -> Any:
+        claimed = await claim(*values, **named)
+        clock.advance(3)
+        return claimed
+
+    monkeypatch.setattr(store, "claim", late)
+    receiver.answers = [REFUSED]
+    before = clock()
+    await engine.submit(task("a"))
+    worker = start()
+    await until(lambda: len(receiver.sent) == 1 and worker.busy == 0)
+    assert (await engine.get("a")).due_at == pytest.approx(before + 3 + 20, abs=0.001)
 
 
 async def test_the_worker_sleeps_until_the_next_task_is_due(receiver: Receiver) -> None:
