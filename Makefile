@@ -29,7 +29,7 @@ demo: run
 
 test: $(READY) ## all tests; Redis, Kafka where redis-server, Java, Maven are (root: they are installed)
 	@sh tests/servers.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY) ## ruff, formatting
 	$(BIN)/ruff check .
