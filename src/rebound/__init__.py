@@ -27,6 +27,7 @@ from rebound.domain.task import Task
 from rebound.embedded import Rebound
 from rebound.ports import Event, Found
 from rebound.settings import Config
+from rebound.sync import SyncRebound
 
 # A library leaves logging to the program; without this Python would print bare warnings itself.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -35,6 +36,6 @@ __all__ = [
     "Attempt", "Backoff", "Base64", "Closed", "Config", "DeadLetter", "DeadReason", "Destination",
     "DestinationType", "DuplicateTask", "Event", "Found", "Leg", "NotFound", "Outcome",
     "PayloadTooLarge", "Rebound", "ReboundError", "Record", "Reject", "Retry", "RetryingConsumer",
-    "State", "StoreUnavailable", "StoreUnusable", "Task", "TaskBusy", "ValidationError",
-    "WrongState",
+    "State", "StoreUnavailable", "StoreUnusable", "SyncRebound", "Task", "TaskBusy",
+    "ValidationError", "WrongState",
 ]  # fmt: skip

@@ -1,0 +1,101 @@
+"""An event loop in a thread of its own, for programs that have none."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from rebound.domain.errors import Closed, ReboundError
+
+Result = TypeVar("Result")
+
+
+class Background:
+    """Runs coroutines for any number of threads. A process that was forked starts its own."""
+
+    def __init__(self, name: str, twin: str) -> None:
+        """For errors the names of the class that it serves and of its asynchronous twin."""
+        self._name = name
+        self._twin = twin
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._stop: Callable[[], None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """True between `start` and `stop` in this process."""
+        return self._loop is not None and self._pid == os.getpid()
+
+    def start(self, stop: Callable[[], None]) -> None:
+        """Start the loop; `stop` is called at the end of a program that forgets to do so.
+
+        Raises ReboundError inside a running event loop.
+        """
+        self._refuse_inside_a_loop()
+        ready = threading.Event()
+        loop = asyncio.new_event_loop()
+
+        def run() -> None:
+            asyncio.set_event_loop(loop)
+            loop.call_soon(ready.set)
+            loop.run_forever()
+
+        self._thread = threading.Thread(target=run, name="rebound-loop", daemon=True)
+        self._thread.start()
+        ready.wait()
+        self._loop, self._pid, self._stop = loop, os.getpid(), stop
+        atexit.register(stop)
+
+    def call(self, function: Callable[..., Coroutine[Any, Any, Result]], *values: Any) -> Result:
+        """What `function` returns or raises, in the loop. An interrupt cancels it.
+
+        Raises ReboundError before the start, after a fork and inside a running event loop.
+        """
+        loop = self._usable()
+        result = asyncio.run_coroutine_threadsafe(function(*values), loop)
+        try:
+            return result.result()
+        except concurrent.futures.CancelledError:
+            raise Closed from None
+        except BaseException:
+            result.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the loop and its thread."""
+        if not self.running or self._loop is None or self._thread is None:
+            return
+        if self._stop is not None:
+            atexit.unregister(self._stop)
+        loop, self._loop = self._loop, None
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    def _refuse_inside_a_loop(self) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise ReboundError(
+            f"{self._name} would block the running event loop; there use {self._twin}"
+        )
+
+    def _usable(self) -> asyncio.AbstractEventLoop:
+        self._refuse_inside_a_loop()
+        if self._loop is None:
+            raise ReboundError(f"{self._name} is not started: use `with`, or call start() first")
+        if self._pid != os.getpid():
+            raise ReboundError(
+                f"{self._name} was started before this process was forked;"
+                " call start() in each process, with gunicorn in post_fork"
+            )
+        return self._loop
