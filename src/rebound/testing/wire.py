@@ -34,6 +34,9 @@ class Sent(NamedTuple):
 class Wire:
     """Answers by script, and remembers what it was sent."""
 
+    closed = False
+    """As an aiohttp session has it."""
+
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._scripts: dict[str, Script] = {}
