@@ -322,6 +322,20 @@ async def test_a_test_suite_says_the_settings_of_the_fixture(kit: Kit) -> None:
         )
 
 
+def test_the_fixture_works_whatever_runs_the_asynchronous_tests(tmp_path: Path) -> None:
+    (tmp_path / "test_both.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
+        "@pytest.mark.asyncio\nasync def test_one(rebound_kit):\n"
+        "    await rebound_kit.fast_forward('3d')\n"
+        "@pytest.mark.anyio\nasync def test_two(rebound_kit):\n"
+        "    await rebound_kit.fast_forward('3d')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=strict"]
+    done = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path, text=True)
+    assert "2 passed" in done.stdout
+
+
 async def test_nothing_is_left_behind() -> None:
     before = asyncio.all_tasks()
     with Kit() as kit:
