@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import pytest
 import yaml
 
@@ -32,6 +33,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BIN = Path(sys.executable).parent
 RUN = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 """How a block of each language is run; the others are shown only."""
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto"]
+"""How those of a page that consist of tests are run, together."""
 _BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$"
     r"(?:\n\n```text\n(?P<output>.*?)^```$)?",
@@ -133,11 +136,16 @@ async def play(
                     text = await asyncio.to_thread(with_kafka, text, kafka)
                 text = text.replace("localhost:8080", f"localhost:{port}")
                 text = text.replace("localhost:9000", f"localhost:{receiver.port}")
+                if "\nasync def test_" in text:
+                    (folder / f"test_{block.where.rpartition(':')[2]}.py").write_text(text)
+                    continue
                 out = await run(*RUN[block.language], text, folder=folder)
                 if block.output is not None:
                     assert out == block.output, block.where
                 assert not [answer for answer in objects_in(out) if "code" in answer], block.where
                 printed += out
+            if list(folder.glob("test_*.py")):
+                await run(*PYTEST, folder=folder)
             for topic in awaited if kafka is not None else ():
                 await asyncio.to_thread(topics.read, kafka.bootstrap, topic, 1)
     finally:
@@ -216,6 +224,27 @@ async def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
         return {re.sub(r":\d+/", ":…/", line.strip()[10:]) for line in text.splitlines()}
 
     assert lines(shown) <= lines(printed.decode())
+
+
+async def test_the_receiver_prints_what_the_page_shows(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "testing-your-app.md").read_text()
+    (shown,) = re.findall(r"^```text\n(\d\d:.*?)^```$", page, re.S | re.M)
+    (script,) = re.findall(r"`rebound receiver --script (\S+)`", page)
+    process = await asyncio.create_subprocess_exec(
+        BIN / "rebound", "receiver", "--script", script, "--port", "0", stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    url = (await process.stdout.readline()).decode().split(" · ")[2]
+    async with aiohttp.ClientSession() as session:
+        for number in ("1", "2", "3"):
+            headers = {"X-Message-Key": "order-1", "X-Rebound-Attempt": number}
+            await session.post(f"{url}/webhook", headers=headers)
+    process.send_signal(signal.SIGINT)
+    printed = (await process.stdout.read()).decode()
+    assert await process.wait() == 0
+    assert [line[12:] for line in printed.splitlines()] == [
+        line[12:] for line in shown.splitlines()
+    ]
 
 
 # -- what pages say --------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rebound.domain.errors import StoreUnavailable
 from rebound.domain.task import Task
 from rebound.engine import Engine
-from rebound.ports import Event
+from rebound.ports import Claimed, Event
 
 LOG = logging.getLogger("rebound")
 MAX_CLAIM = 200
@@ -87,6 +87,18 @@ class Worker:
         await asyncio.gather(*loops, return_exceptions=True)
         self._tasks.clear()
 
+    async def work_off(self) -> float | None:
+        """Without `start`: do all there is to do now, until nothing is due and all is settled.
+
+        Answers when the next task or lease is due by the store's clock, or None where none waits.
+        """
+        while True:
+            claimed = await self._claim()
+            if self.busy or claimed is None:
+                await self._idle(time.monotonic() + self._limits.poll_interval)
+            elif claimed.next_due is None or claimed.next_due > claimed.now:
+                return claimed.next_due
+
     def wake(self) -> None:
         """Look for due tasks now."""
         self._wake.set()
@@ -106,7 +118,10 @@ class Worker:
         while not self._draining:
             self._wake.clear()
             try:
-                pause = await self._claim()
+                claimed = await self._claim()
+                pause = self._limits.poll_interval
+                if claimed is not None and claimed.next_due is not None:
+                    pause = min(pause, claimed.next_due - claimed.now)
             except StoreUnavailable as error:
                 self._engine.store_is(self._use, error)
                 pause = STORE_PAUSE
@@ -118,13 +133,13 @@ class Worker:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
 
-    async def _claim(self) -> float:
-        """Claim once; return for how many seconds there is nothing to look for."""
+    async def _claim(self) -> Claimed | None:
+        """Claim once, and begin with what was claimed; None where there was no room for any."""
         limits = self._limits
         free = limits.concurrency - self.busy
         if free <= 0 or self._stuck:
             self._blocked = True
-            return limits.poll_interval
+            return None
         asked = self._monotonic()
         claimed = await self._store.claim(
             min(free, MAX_CLAIM),
@@ -147,9 +162,7 @@ class Worker:
             if task.id in self._running:  # its lease expired while it was attempted here
                 self._lose(self._running[task.id][0])
             self._running[task.id] = (task, asyncio.create_task(self._attempt(task)))
-        if claimed.next_due is None:
-            return limits.poll_interval
-        return min(limits.poll_interval, claimed.next_due - claimed.now)
+        return claimed
 
     def _set_clock(self, now: float, asked: float) -> None:
         """The store read `now` after `asked`, so its clock can be nothing outside these bounds.

@@ -1,4 +1,4 @@
-"""`serve`, `work` and `demo` as real processes: start, signals, and what they say on the way."""
+"""The commands that stay, as real processes: start, signals, and what they say on the way."""
 
 from __future__ import annotations
 
@@ -258,3 +258,49 @@ def test_the_demo_shows_it_all_on_the_next_free_port_and_leaves_nothing(
     assert demo.end(signal.SIGINT) == 0
     assert demo.errors.read_text() == ""
     assert not list(tmp_path.glob("rebound-demo-*"))
+
+
+def answered(url: str, key: str = "", attempt: int = 1) -> tuple[int, str | None]:
+    """Status and Retry-After of a delivery."""
+    headers = {"X-Message-Key": key, "X-Rebound-Attempt": str(attempt)} if key else {}
+    try:
+        with urlopen(Request(url, b"{}", headers), timeout=5) as answer:
+            return answer.status, None
+    except HTTPError as error:
+        with error:
+            return error.code, error.headers["Retry-After"]
+
+
+def test_the_receiver_answers_each_message_by_script_and_prints_a_line_for_it(
+    start: Start,
+) -> None:
+    receiver = start("receiver", "--script", "503,429:30,200", "--port", "0")
+    first = receiver.line()
+    assert first.startswith("rebound ")
+    assert first.endswith(" · 503,429:30,200\n")
+    url = first.split(" · ")[2]
+    assert [answered(f"{url}/hook?a=1", "o-1", n) for n in (1, 2, 3, 4)] == [
+        (503, None), (429, "30"), (200, None), (200, None)
+    ]  # fmt: skip
+    assert answered(f"{url}/dead-letters", "o-1") == (503, None)
+    assert answered(f"{url}/hook?a=1") == (503, None)
+    lines = [receiver.line().split("  ") for _ in range(6)]
+    assert [line[1:] for line in lines] == [
+        ["POST /hook?a=1", "o-1", "attempt 1", "503\n"],
+        ["POST /hook?a=1", "o-1", "attempt 2", "429\n"],
+        ["POST /hook?a=1", "o-1", "attempt 3", "200\n"],
+        ["POST /hook?a=1", "o-1", "attempt 4", "200\n"],
+        ["POST /dead-letters", "o-1", "attempt 1", "503\n"],
+        ["POST /hook?a=1", "-", "attempt -", "503\n"],
+    ]
+    assert receiver.end(signal.SIGINT) == 0
+    assert receiver.errors.read_text() == ""
+
+
+def test_a_receiver_whose_port_is_taken_says_so_in_one_line(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        receiver = start("receiver", "--port", port)
+        assert receiver.process.wait(timeout=10) == 1
+    said = receiver.errors.read_text()
+    assert said == f"rebound: cannot listen on 127.0.0.1:{port}: address already in use\n"

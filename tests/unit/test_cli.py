@@ -277,3 +277,27 @@ def test_an_unreachable_redis_is_one_line_and_exit_code_1(
     error = capsys.readouterr().err
     assert error.startswith("rebound: ")
     assert len(error.splitlines()) == 1
+
+
+# -- receiver --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--script", "500,abc"), "script: 'abc' is no answer; write an HTTP status from 200 to"),
+        (("--script", ""), "script: '' is no answer"),
+        (("--script", "429:soon"), "script: '429:soon' is no answer"),
+        (("--script", "199"), "script: '199' is no answer"),
+        (("--script", "600"), "or 429:30 for one with Retry-After: 30"),
+        (("--port", "70000"), "'70000' must be a whole number from 0 to 65535"),
+        (("--port", "x"), "'x' must be a whole number"),
+    ],
+)
+def test_a_wrong_script_or_port_of_the_receiver_is_one_line(
+    given: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("receiver", *given) == 2
+    complaint = capsys.readouterr().err
+    assert said in complaint
+    assert complaint.count("\n") == 1

@@ -9,30 +9,30 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from socket import socket
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from aiohttp import web
-
 from rebound import __version__, service
+from rebound.cli.receiver import receiving
 from rebound.domain.destination import Destination
 from rebound.domain.task import Task
 from rebound.embedded import Rebound
 from rebound.ports import Event
 from rebound.settings import Config
 from rebound.settings.readers import spoken
+from rebound.testing.script import Script
 
 TIME_LIMIT: Final = 14.0
 """Seconds after which the demo goes on, whatever has happened."""
 PORTS_TRIED: Final = 100
-FLAKY_FAILURES: Final = 2
-"""How often the receiver refuses a message sent to /flaky before it takes it."""
+RECEIVER: Final[Mapping[str, tuple[int, ...]]] = {
+    "/fine": (200,), "/flaky": (503, 503, 200), "/broken": (500,), "/dead-letters": (200,),
+}  # fmt: skip
+"""What each message gets in turn, by path."""
 COLOURS: Final[Mapping[str, int]] = {
     "accepted": 2, "failed": 33, "delivered": 32, "gave up": 31, "dead letter": 35,
 }  # fmt: skip
@@ -123,35 +123,6 @@ def _told(event: Event) -> tuple[str, str] | None:
             return None
 
 
-@contextlib.asynccontextmanager
-async def _receiver() -> AsyncIterator[str]:
-    """A server that takes messages well, late or never, by path; yields its base URL."""
-    seen: Counter[str] = Counter()
-
-    async def answer(request: web.Request, status: int) -> web.Response:
-        await request.read()
-        return web.Response(status=status)
-
-    async def flaky(request: web.Request) -> web.Response:
-        key = request.headers.get("X-Message-Key", "")
-        seen[key] += 1
-        return await answer(request, 503 if seen[key] <= FLAKY_FAILURES else 200)
-
-    app = web.Application()
-    app.router.add_route("*", "/fine", partial(answer, status=200))
-    app.router.add_route("*", "/flaky", flaky)
-    app.router.add_route("*", "/broken", partial(answer, status=500))
-    app.router.add_route("*", "/dead-letters", partial(answer, status=200))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
 def _tasks(receiver: str) -> list[Task]:
     """One task that succeeds, one that succeeds late, and one that never does."""
 
@@ -173,7 +144,8 @@ async def _play(config: Config, server_socket: socket) -> None:
     rebound = Rebound(replace(config, on_event=screen, logger=quiet))
     url = service.url_of(server_socket)
     print(f"rebound {__version__} · demo · sqlite in a temporary folder · {url}\n", flush=True)
-    async with _receiver() as receiver:
+    scripts = {path: Script(*statuses) for path, statuses in RECEIVER.items()}
+    async with receiving(scripts, service.listening("127.0.0.1", 0)) as receiver:
 
         async def scenes() -> None:
             tasks = _tasks(receiver)

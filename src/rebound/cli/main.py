@@ -14,7 +14,7 @@ from rebound import __version__
 from rebound.domain.durations import seconds
 from rebound.domain.errors import ReboundError, ValidationError
 from rebound.settings import SETTINGS
-from rebound.settings.readers import Setting, spoken
+from rebound.settings.readers import Setting, spoken, whole
 
 if TYPE_CHECKING:
     from rebound.settings import Config
@@ -71,6 +71,13 @@ def _demo(args: argparse.Namespace) -> int:
     from rebound.cli import demo
 
     return demo.run({name: value for name, value in _flags(args).items() if value is not None})
+
+
+def _receiver(args: argparse.Namespace) -> int:
+    _leave_on_signal()
+    from rebound.cli import receiver
+
+    return receiver.run(args.script, args.port)
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -153,6 +160,15 @@ def _parser() -> argparse.ArgumentParser:
         "demo", _demo, "show retries, a success and a dead letter live, in a store of its own"
     )
     _add_settings(demo, leave_out=STORE_SETTINGS)
+    receiver = add("receiver", _receiver, "answer by a script, and print every request")
+    receiver.add_argument(
+        "--script", metavar="STATUSES", default="200",
+        help="what each message gets in turn, such as 500,429:30,200 (:30 is Retry-After in"
+        " seconds); the last one repeats (default 200)",
+    )  # fmt: skip
+    receiver.add_argument(
+        "--port", type=_port, default=9000, help="0 = any free one (default 9000)"
+    )
     return parser
 
 
@@ -215,6 +231,13 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", type=_durations, help="delays, such as 1,5,1m")
     parser.add_argument("--delay", type=_duration, help="replaces the first wait")
     parser.add_argument("--failures", type=int, default=0, help="that happened before Rebound")
+
+
+def _port(text: str) -> int:
+    try:
+        return whole(0, 65535)(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
 
 
 def _duration(text: str) -> float:

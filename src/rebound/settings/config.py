@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rebound.settings import addresses, kafka, readers, variables
+from rebound.settings import addresses, kafka, parts, readers, variables
 from rebound.settings import redis as redis_settings
 from rebound.settings.addresses import host_and_port, without_secrets
 from rebound.settings.kinds import (
@@ -141,7 +141,8 @@ class Config:
     # fmt: on
 
     logger: logging.Logger | None = None
-    """Where events are logged, in place of the logger `rebound`."""
+    """Where events are logged, in place of the logger `rebound`, which still gets what goes wrong
+    in Rebound itself."""
     redis: redis.asyncio.Redis | None = None
     """The caller's own client; it is not closed."""
     session: aiohttp.ClientSession | None = None
@@ -172,6 +173,7 @@ class Config:
             redis_settings.address(self)
         readers.check_strategies(self.strategies)
         kafka.check(self)
+        parts.check(self)
 
     def __repr__(self) -> str:
         changed = (
