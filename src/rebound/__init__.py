@@ -15,6 +15,7 @@ from rebound.domain.errors import (
     PayloadTooLarge,
     ReboundError,
     Reject,
+    Retry,
     StoreUnavailable,
     StoreUnusable,
     TaskBusy,
@@ -22,7 +23,7 @@ from rebound.domain.errors import (
     WrongState,
 )
 from rebound.domain.record import Record
-from rebound.domain.redelivery import Retry
+from rebound.domain.redelivery import RetryPolicy
 from rebound.domain.task import Task
 from rebound.embedded import Rebound
 from rebound.ports import Event, Found
@@ -35,7 +36,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 __all__ = [
     "Attempt", "Backoff", "Base64", "Closed", "Config", "DeadLetter", "DeadReason", "Destination",
     "DestinationType", "DuplicateTask", "Event", "Found", "Leg", "NotFound", "Outcome",
-    "PayloadTooLarge", "Rebound", "ReboundError", "Record", "Reject", "Retry", "RetryingConsumer",
-    "State", "StoreUnavailable", "StoreUnusable", "SyncRebound", "Task", "TaskBusy",
-    "ValidationError", "WrongState",
+    "PayloadTooLarge", "Rebound", "ReboundError", "Record", "Reject", "Retry", "RetryPolicy",
+    "RetryingConsumer", "State", "StoreUnavailable", "StoreUnusable", "SyncRebound", "Task",
+    "TaskBusy", "ValidationError", "WrongState",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rebound.domain.attempt import Attempt, Leg, Outcome, ended
 from rebound.domain.backoff import STRATEGIES, Strategy
-from rebound.domain.errors import Deferred, DeliveryError
+from rebound.domain.errors import Abandoned, Deferred, DeliveryError
 from rebound.domain.task import MAX_LOST, Task
 from rebound.ports import Producer, Receipt
 
@@ -29,7 +29,8 @@ async def attempt(
 ) -> Task:
     """Try to deliver a claimed task; return it as it is to be settled.
 
-    `clock` is the store's time in seconds. Cancelled by a shutdown, it counts as cut short.
+    `clock` is the store's time in seconds. Cancelled by a shutdown, it counts as cut short; raises
+    Abandoned where it cannot be stopped.
     """
     now = clock()
     if len(task.lost) >= MAX_LOST:
@@ -61,8 +62,8 @@ async def attempt(
 async def _send(task: Task, producers: Mapping[str, Producer]) -> Receipt:
     """What the producer returns; whatever it raises as DeliveryError."""
     try:
-        return await producers[task.place.kind].send(task)
-    except DeliveryError:
+        return await producers[task.place.served_by].send(task)
+    except (DeliveryError, Abandoned):
         raise
     except asyncio.CancelledError:
         attempt = asyncio.current_task()
@@ -81,6 +82,7 @@ def _failed(
         now,
         random=random(),
         retry_after=min(error.retry_after or 0.0, policy.retry_after_max),
+        after=error.after,
         dead_letter_ttl=policy.dead_letter_ttl,
         strategies=policy.strategies,
     )

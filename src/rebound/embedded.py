@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
-import msgspec
-from msgspec.structs import replace
-
 from rebound import wiring
 from rebound.adapters.listeners.log import LogListener, guarded
+from rebound.adapters.producers.call import CallProducer, Handler
 from rebound.attempting import Policy
 from rebound.crew import Crew
 from rebound.domain import validation
 from rebound.domain.attempt import Leg, State
+from rebound.domain.destination import Place, place
 from rebound.domain.errors import Closed, NotFound, ReboundError, ValidationError
 from rebound.domain.task import Task
 from rebound.engine import Engine
@@ -55,7 +53,7 @@ class Rebound:
                 strategies=self.config.all_strategies,
             ),
             listeners,
-            wiring.NOT_AVAILABLE,
+            wiring.missing(self.config, worker=worker),
             kafka_settings.refusal(self.config),
         )
         self.engine.closed = True
@@ -64,6 +62,30 @@ class Rebound:
         self._closed = False
         self._starting = asyncio.Lock()
         self.draining = False
+
+    def handler(self, name: str) -> Callable[[Function], Function]:
+        """Decorate the function that takes the tasks of `call://name`, before the start.
+
+        It gets the Task. An async function runs in the event loop, another one in a thread. What it
+        raises is a failed attempt; `Retry` and `Reject` say what follows. Raises ValidationError.
+        """
+        served = _handler_place(name).served_by
+
+        def register(function: Function) -> Function:
+            wrong = None
+            if not callable(function):
+                wrong = "is not callable"
+            elif served in self.engine.producers:
+                wrong = "is registered already"
+            elif self._crew is not None:
+                wrong = "must be registered before the start"
+            if wrong:
+                raise ValidationError(f"handler {name!r}: {wrong}", field="handler")
+            producer = CallProducer(name, function, self.config.concurrency)
+            self.engine.producers = {**self.engine.producers, served: producer}
+            return function
+
+        return register
 
     # -- life --------------------------------------------------------------------------------
 
@@ -158,7 +180,7 @@ class Rebound:
         DuplicateTask (same id, other content), StoreUnavailable or Closed.
         """
         submitted = await self.engine.submit(validation.from_python(task))
-        return _shown(submitted.task)
+        return validation.with_values(submitted.task)
 
     async def create_tasks(self, tasks: Iterable[Task]) -> list[Task]:
         """Store many in few round trips; answers them in order.
@@ -175,14 +197,14 @@ class Rebound:
         for result in await self.engine.submit_many(checked):
             if isinstance(result, ReboundError):
                 raise result
-            stored.append(_shown(result.task))
+            stored.append(validation.with_values(result.task))
         return stored
 
     async def get_task(self, id_: str) -> Task | None:
         """The task, or None where the id is unknown. Raises StoreUnavailable."""
         self._require_open()
         try:
-            return _shown(await self.engine.get(id_))
+            return validation.with_values(await self.engine.get(id_))
         except NotFound:
             return None
 
@@ -203,17 +225,17 @@ class Rebound:
         self._require_open()
         wanted = Filter(_one_of(State, state), _one_of(Leg, leg), source, client_id)
         page = await self.engine.find(wanted, limit=limit, cursor=cursor)
-        return Found([_shown(task) for task in page.tasks], page.cursor)
+        return Found([validation.with_values(task) for task in page.tasks], page.cursor)
 
     async def replay(self, id_: str) -> Task:
         """Start a dead or cancelled task afresh, due at once. Raises NotFound or WrongState."""
         self._require_open()
-        return _shown(await self.engine.replay(id_))
+        return validation.with_values(await self.engine.replay(id_))
 
     async def cancel(self, id_: str) -> Task:
         """Give up a scheduled task. Raises NotFound, or WrongState (TaskBusy while delivering)."""
         self._require_open()
-        return _shown(await self.engine.cancel(id_))
+        return validation.with_values(await self.engine.cancel(id_))
 
     async def delete(self, id_: str) -> None:
         """Forget a finished task. Raises NotFound or WrongState."""
@@ -225,7 +247,18 @@ class Rebound:
             raise Closed
 
 
+def _handler_place(name: str) -> Place:
+    try:
+        return place(f"call://{name}")
+    except ValidationError:
+        raise ValidationError(
+            f"handler {name!r}: must be 1 to 255 visible ASCII characters without slash, ? and #",
+            field="handler",
+        ) from None
+
+
 Word = TypeVar("Word", State, Leg)
+Function = TypeVar("Function", bound=Handler)
 
 
 def _one_of(words: type[Word], text: str | None) -> Word | None:
@@ -235,15 +268,3 @@ def _one_of(words: type[Word], text: str | None) -> Word | None:
         field = words.__name__.lower()
         known = ", ".join(words)
         raise ValidationError(f"{field}: {text!r} is none of {known}", field=field) from None
-
-
-def _shown(task: Task) -> Task:
-    """The task with its message as Python values, as the caller gave it.
-
-    A number that Python cannot hold, such as 1e999, leaves the message as the text it came in.
-    """
-    data = task.message_data
-    if isinstance(data, msgspec.Raw):
-        with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
-            return replace(task, message_data=msgspec.json.decode(data))
-    return task

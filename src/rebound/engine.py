@@ -66,10 +66,13 @@ class Engine:
         producers: Mapping[str, Producer],
         policy: Policy = Policy(),  # noqa: B008
         listeners: Sequence[Listener] = (),
-        missing: Mapping[str, str] | None = None,
+        missing: Mapping[str, str | None] | None = None,
         refusal: Callable[[Destination], str | None] = lambda _: None,
     ) -> None:
-        """`producers` by kind (`http`); `missing` says by kind why it cannot be delivered.
+        """`producers` by what they serve (`http`, `kafka`, `call:<name>`).
+
+        `missing` says by kind why the others cannot be delivered to, or None for one that other
+        processes on the store deliver to.
 
         `refusal` says why no task may go to a destination, or None.
         """
@@ -144,10 +147,11 @@ class Engine:
         return Submission(accepted, delay, body, validation.digest(task), nonce)
 
     def _why_not(self, destination: Destination) -> str | None:
-        kind = destination.place.kind
-        if kind in self.producers:
+        place = destination.place
+        if place.served_by in self.producers:
             return self._refusal(destination)
-        return self._missing.get(kind, f"this service cannot deliver to {kind}://")
+        unknown = f"this service cannot deliver to {place.kind}://"
+        return self._missing.get(place.kind, unknown)
 
     async def _add(self, submissions: Sequence[Submission]) -> Sequence[Stored]:
         try:

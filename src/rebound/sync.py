@@ -13,7 +13,7 @@ from rebound.background import Background
 from rebound.domain.attempt import State
 from rebound.domain.errors import Closed
 from rebound.domain.task import Task
-from rebound.embedded import Rebound
+from rebound.embedded import Function, Rebound
 from rebound.ports import Found
 from rebound.settings import Config
 
@@ -36,6 +36,7 @@ class SyncRebound:
         self._closed = False
         self._made_in = os.getpid()
         self._of_parent: list[object] = []
+        self._handlers: dict[str, Callable[[Task], object]] = {}
 
     def start(self) -> None:
         """Open the store and begin to work, in this process. Raises what `Rebound.start` does."""
@@ -47,7 +48,7 @@ class SyncRebound:
             if self._made_in != os.getpid():
                 # What the parent opened is the parent's: it is kept untouched, never closed.
                 self._of_parent += [self._rebound, self._background]
-                self._rebound = Rebound(self._rebound.config, worker=self._worker)
+                self._rebound = self._made_anew()
                 self._background = Background("SyncRebound", "Rebound")
                 self._made_in = os.getpid()
             self._background.start(self.close)
@@ -56,8 +57,24 @@ class SyncRebound:
             except BaseException:
                 self._background.call(self._rebound.close)
                 self._background.stop()
-                self._rebound = Rebound(self._rebound.config, worker=self._worker)
+                self._rebound = self._made_anew()
                 raise
+
+    def _made_anew(self) -> Rebound:
+        made = Rebound(self._rebound.config, worker=self._worker)
+        for name, function in self._handlers.items():
+            made.handler(name)(function)
+        return made
+
+    def handler(self, name: str) -> Callable[[Function], Function]:
+        """See `Rebound.handler`."""
+
+        def register(function: Function) -> Function:
+            self._rebound.handler(name)(function)
+            self._handlers[name] = function
+            return function
+
+        return register
 
     def close(self) -> None:
         """Finish what is under way within the grace, then let everything go. Can be repeated."""

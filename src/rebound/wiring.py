@@ -11,11 +11,17 @@ from rebound.settings import Config
 from rebound.settings import kafka as kafka_settings
 from rebound.settings.kafka import refusal
 
-NOT_AVAILABLE = {
-    "kafka": "kafka:// needs an extra: pip install 'rebound-retry[kafka]'",
-    "call": "call:// is not available in this release",
-}
-"""Why this installation cannot deliver to a kind of destination, by kind."""
+NO_KAFKA = "kafka:// needs an extra: pip install 'rebound-retry[kafka]'"
+NO_HANDLER = (
+    "nobody here serves this call://name; register its function with @rebound.handler(name) before"
+    " the start, or submit with Rebound(worker=False) what other processes serve"
+)
+
+
+def missing(config: Config, *, worker: bool) -> Mapping[str, str | None]:
+    """Why this process cannot deliver to a kind of destination, None where another one may."""
+    elsewhere = config.call_over_http or not worker
+    return {"kafka": NO_KAFKA, "call": None if elsewhere else NO_HANDLER}
 
 
 def make_store(config: Config, clock: Callable[[], float]) -> Store:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from random import random
 from typing import NamedTuple
 
-from rebound.domain.errors import StoreUnavailable
+from rebound.domain.errors import Abandoned, StoreUnavailable
 from rebound.domain.task import Task
 from rebound.engine import Engine
 from rebound.ports import Claimed, Event
@@ -186,6 +186,10 @@ class Worker:
     async def _attempt(self, task: Task) -> None:
         try:
             after = await self._engine.attempt(task, self.now)
+        except Abandoned as error:
+            LOG.warning("task %s: %s; its lease will expire", task.id, error)
+            self._over(task)
+            return
         except Exception:
             LOG.exception("task %s: the attempt broke; its lease will expire", task.id)
             self._over(task)

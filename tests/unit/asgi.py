@@ -55,8 +55,9 @@ class Reply(NamedTuple):
 
 
 def make_engine(store: Store, settings: Settings = Settings()) -> Engine:  # noqa: B008
-    nowhere = {kind: Nowhere() for kind in ("http", "kafka", "call")}
-    return Engine(store, nowhere, Policy(max_payload=settings.max_payload_bytes))
+    nowhere = {kind: Nowhere() for kind in ("http", "kafka")}
+    policy = Policy(max_payload=settings.max_payload_bytes)
+    return Engine(store, nowhere, policy, missing={"call": None})
 
 
 def make_api(

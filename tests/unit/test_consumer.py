@@ -92,7 +92,7 @@ async def test_a_poison_record_is_dead_after_max_retries_failures_and_a_rejected
         letters[b"spam"].header(
             "rebound-error",
         )
-        == "Reject: The handler refuses the record for good."
+        == "Reject: The handler refuses the message for good."
     )
     tries = [r for r in handler.got if r.value == b"poison"]
     assert [r.failures for r in tries] == [0, 1, 2]

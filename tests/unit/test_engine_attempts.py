@@ -169,7 +169,7 @@ async def test_a_task_that_killed_five_workers_is_not_tried_again(
 
 async def test_a_kind_that_nobody_delivers_here_is_a_failure(engine: Engine, clock: Clock) -> None:
     one = replace(task(destination=Destination(url="call://x")).accepted(), created_at=clock())
-    assert (await engine.attempt(one, clock)).last_error == "KeyError: 'call'"
+    assert (await engine.attempt(one, clock)).last_error == "KeyError: 'call:x'"
 
 
 # -- what listeners hear -----------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from rebound import Backoff, Base64, Destination, Reject, Retry, Task, ValidationError
+from rebound import Backoff, Base64, Destination, Reject, RetryPolicy, Task, ValidationError
 from rebound.adapters.producers import kafka_record
 from rebound.domain import redelivery, validation
 from rebound.domain.attempt import DeadReason, Leg, State
@@ -30,7 +30,7 @@ def a_record(**fields: Any) -> Record:
 
 
 def a_redelivery(**retry: Any) -> Redelivery:
-    return Redelivery("billing", "a:9092,b:9092", Retry(**retry), "orders.dead")
+    return Redelivery("billing", "a:9092,b:9092", RetryPolicy(**retry), "orders.dead")
 
 
 def back(task: Task, offset: int) -> Record:
@@ -229,12 +229,12 @@ def test_only_redeliveries_for_other_groups_are_foreign() -> None:
 
 def test_a_policy_may_be_a_retry_a_mapping_or_a_task() -> None:
     backoff = Backoff(strategy="schedule", schedule=[1, 2])
-    wanted = Retry(max_retries=3, base_delay=2, backoff=backoff)
+    wanted = RetryPolicy(max_retries=3, base_delay=2, backoff=backoff)
     fields: dict[str, Any] = {"max_retries": 3, "base_delay": 2, "backoff": backoff}
     task = Task(source="s", destination=Destination(url="kafka:///t"), **fields)
     plain = {**fields, "backoff": {"strategy": "schedule", "schedule": [1, 2]}}
     assert [redelivery.policy(given) for given in (wanted, fields, task, plain)] == [wanted] * 4
-    assert redelivery.policy(None) == Retry()
+    assert redelivery.policy(None) == RetryPolicy()
 
 
 @pytest.mark.parametrize("bad", [{"max_retries": -1}, {"max_retrys": 1}, {"ttl": "1"}, 5])

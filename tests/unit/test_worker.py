@@ -133,7 +133,7 @@ async def test_the_whole_way_to_a_dead_letter(
 async def test_only_what_the_worker_serves_is_claimed(
     engine: Engine, start: Start, receiver: Receiver
 ) -> None:
-    engine.producers["call"] = receiver  # type: ignore[index]
+    engine.producers["call:x"] = receiver  # type: ignore[index]
     await engine.submit(task("c", destination=Destination(url="call://x")))
     await engine.submit(task("h"))
     start()

@@ -19,7 +19,7 @@ from rebound.domain.destination import Destination
 from rebound.domain.errors import ReboundError, ValidationError
 from rebound.domain.progress import Partition
 from rebound.domain.record import Record
-from rebound.domain.redelivery import Redelivery, Retry
+from rebound.domain.redelivery import Redelivery, RetryPolicy
 from rebound.domain.task import Task
 from rebound.embedded import Rebound
 from rebound.settings import kafka as kafka_settings
@@ -61,7 +61,7 @@ class RetryingConsumer:
         topics: Sequence[str] | str,
         handler: Handler,
         brokers: Sequence[str] | str | None = None,
-        retry: Retry | Task | Mapping[str, object] | None = None,
+        retry: RetryPolicy | Task | Mapping[str, object] | None = None,
         dead_topic: str | None = None,
         concurrency: int = 64,
         config: Mapping[str, Any] | None = None,

@@ -157,7 +157,9 @@ class Destination(
             raise ValidationError(f"{named}: {error}", field=named) from None
         _check_headers(self.headers, f"{field}.headers", where.kind)
         if where.kind != "http":
-            self._refuse(field, where.kind, ("method", "timeout", "fatal_statuses"))
+            self._refuse(field, where.kind, ("method", "fatal_statuses"))
+        if where.kind == "kafka":
+            self._refuse(field, where.kind, ("timeout",))
         if where.kind != "kafka":
             self._refuse(field, where.kind, ("partition", "timestamp"))
 

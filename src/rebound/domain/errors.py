@@ -63,7 +63,8 @@ class DeliveryError(ReboundError):
     """The attempt failed and will be retried.
 
     Raised by producers. `status` and `response` are what the receiver answered, `retry_after` is
-    its wish in seconds from the end of the response.
+    its wish in seconds from the end of the response. `after` are the seconds until the next
+    attempt, in place of the policy's delay.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class DeliveryError(ReboundError):
         status: int | None = None,
         response: str | None = None,
         retry_after: float | None = None,
+        after: float | None = None,
         timed_out: bool = False,
     ) -> None:
         super().__init__(message or "the attempt failed")
         self.status = status
         self.response = response
         self.retry_after = retry_after
+        self.after = after
         self.timed_out = timed_out
 
 
@@ -90,5 +93,19 @@ class Deferred(DeliveryError):
     """The attempt did not take place; it is repeated after `retry_after` and not counted."""
 
 
+class Abandoned(ReboundError):
+    """The attempt cannot be stopped and may still succeed; its lease has to run out."""
+
+
 class Reject(ReboundError):
-    """The handler refuses the record for good."""
+    """The handler refuses the message for good."""
+
+
+class Retry(DeliveryError):
+    """The handler wants to be called again."""
+
+    def __init__(self, message: str | None = None, *, after: float | None = None) -> None:
+        """`after` 0-31536000 seconds, in place of the policy's delay. Raises ValidationError."""
+        if after is not None and not (isinstance(after, int | float) and 0 <= after <= 31_536_000):
+            raise ValidationError(f"Retry: after is {after!r}, must be 0 to 31536000 seconds")
+        super().__init__(message or "the handler wants to be called again", after=after)

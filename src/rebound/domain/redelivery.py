@@ -30,7 +30,7 @@ MAX_ERROR: Final = 256
 """Characters of the handler's error that a dead letter tells."""
 
 
-class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RetryPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A Task's policy, for records: how often, and when, the handler gets a record again."""
 
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 5
@@ -44,14 +44,14 @@ class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     is_priority: bool = False
 
 
-def policy(given: Retry | Task | Mapping[str, object] | None) -> Retry:
-    """`given` as a Retry; of a Task only the policy counts. Raises ValidationError."""
+def policy(given: RetryPolicy | Task | Mapping[str, object] | None) -> RetryPolicy:
+    """`given` as a RetryPolicy; of a Task only the policy counts. Raises ValidationError."""
     if given is None:
-        return Retry()
+        return RetryPolicy()
     if isinstance(given, Task):
-        return Retry(**{name: getattr(given, name) for name in Retry.__struct_fields__})
+        return RetryPolicy(**{name: getattr(given, name) for name in RetryPolicy.__struct_fields__})
     try:
-        return msgspec.convert(msgspec.to_builtins(given), Retry)
+        return msgspec.convert(msgspec.to_builtins(given), RetryPolicy)
     except (msgspec.MsgspecError, TypeError) as error:
         raise ValidationError(f"retry: {error}", field="retry") from None
 
@@ -62,7 +62,7 @@ class Redelivery(NamedTuple):
     group: str
     brokers: str
     """As in `kafka://brokers/topic`."""
-    retry: Retry
+    retry: RetryPolicy
     dead_topic: str | None
     strategies: Mapping[str, Strategy] = STRATEGIES
 

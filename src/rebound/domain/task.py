@@ -186,20 +186,20 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
         *,
         random: float,
         retry_after: float = 0.0,
+        after: float | None = None,
         dead_letter_ttl: float,
         strategies: Mapping[str, Strategy] = STRATEGIES,
     ) -> Task:
-        """The attempt failed: try again by the policy, not before `retry_after`, or end the leg."""
+        """The attempt failed: try again after the policy's delay or `after`, or end the leg."""
         task = replace(self._counted(attempt, now), last_error=attempt.error)
         if attempt.outcome == Outcome.REJECTED:
             return task._leg_over(DeadReason.REJECTED, now)
         if task.leg == Leg.MAIN and task.attempt >= task.budget:
             return task._leg_over(DeadReason.EXHAUSTED, now)
-        due = now + max(task.wait(random, strategies), retry_after)
-        if (
-            task.leg == Leg.DEAD
-            and due > (task.dead_at or task.created_at or now) + dead_letter_ttl
-        ):
+        wait = task.wait(random, strategies) if after is None else after
+        due = now + max(wait, retry_after)
+        dead_since = task.dead_at or task.created_at or now
+        if task.leg == Leg.DEAD and due > dead_since + dead_letter_ttl:
             return task._leg_over(DeadReason.EXHAUSTED, now)
         return replace(task, state=State.SCHEDULED, due_at=task._by_expiry(due))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -131,6 +132,18 @@ def message(task: Task) -> bytes:
                 "message_data: has a lone surrogate", field="message_data"
             ) from None
     return _decoded(data, "message_data")
+
+
+def with_values(task: Task) -> Task:
+    """The task with its message as Python values, as the caller gave it.
+
+    A number that Python cannot hold, such as 1e999, leaves the message as the text it came in.
+    """
+    data: Any = task.message_data
+    if isinstance(data, msgspec.Raw):
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
+            return replace(task, message_data=msgspec.json.decode(data))
+    return task
 
 
 def digest(task: Task) -> bytes:
