@@ -33,13 +33,15 @@ _SECRET = re.compile(
 )
 _OURS = {
     "http": re.compile(
-        r"(host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect"
-        r"|x-message-key|x-rebound-.*)",
+        r"(host|content[-_]length|transfer[-_]encoding|(proxy[-_])?connection|keep[-_]alive|te"
+        r"|trailer|upgrade|expect|x[-_]message[-_]key|x[-_]rebound[-_].*)",
         re.I,
     ),
     "kafka": re.compile(r"rebound-(?!(failures|group|expires|error|timestamp)\Z).*", re.I | re.S),
 }
-"""Headers that Rebound sets itself, by kind of destination. Consumers set those left out."""
+"""Headers that Rebound sets itself, by kind of destination. Consumers set those left out.
+
+CGI, and what came after it, reads `_` as `-`."""
 
 
 class DestinationType(StrEnum):
