@@ -225,7 +225,7 @@ def test_a_worker_delivers_what_a_service_without_one_took(start: Start) -> None
     serve.until("/readyz", 200)
     to = {"url": f"{serve.url}/livez", "method": "GET"}
     assert serve.call("/tasks", task("", destination=to))[0] == 201
-    work = start("work", ENVIRONMENT="prod")
+    work = start("work", ENVIRONMENT="prod", ALLOW_PRIVATE_NETWORKS="on")
     assert work.line().endswith(" sqlite rebound.db · worker without API\n")
     serve.until_task("t", "succeeded")
     assert work.end() == 0

@@ -112,7 +112,7 @@ def verdict(guard: Guard, url: str) -> str | None:
         to.check("destination")
     except ValidationError:
         return MALFORMED
-    return guard.destination(to)
+    return guard.url(url)
 
 
 def test_there_are_enough_of_them() -> None:

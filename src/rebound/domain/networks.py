@@ -12,7 +12,7 @@ from ipaddress import (
 )
 from typing import Final, NamedTuple
 
-from rebound.domain.destination import Destination
+from rebound.domain.destination import place
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -83,13 +83,13 @@ class Guard(NamedTuple):
     brokers: frozenset[tuple[str, int]] = frozenset()
     """Kafka brokers that the operator named, which are not judged."""
 
-    def destination(self, to: Destination) -> str | None:
-        """Why nothing may be sent there, as far as the URL tells, or None."""
-        place = to.place
-        if self.https_only and place.origin.startswith("http://"):
+    def url(self, url: str) -> str | None:
+        """Why nothing may be sent there, as far as a valid URL tells, or None."""
+        where = place(url)
+        if self.https_only and where.origin.startswith("http://"):
             return "HTTPS_ONLY refuses http://"
-        for peer in place.peers:
-            if place.kind == "kafka" and peer in self.brokers:
+        for peer in where.peers:
+            if where.kind == "kafka" and peer in self.brokers:
                 continue
             if why := self.peer(*peer):
                 return why

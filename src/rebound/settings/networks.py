@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,8 @@ def guard(config: Config) -> Guard:
 
 def refusal(config: Config) -> Callable[[Destination], str | None]:
     """Says why tasks must not go to a destination, as far as its URL tells, or None."""
-    of_brokers, of_networks = kafka.refusal(config), guard(config).destination
-    return lambda to: of_brokers(to) or of_networks(to)
+    of_brokers, of_networks = kafka.refusal(config), lru_cache(4096)(guard(config).url)
+    return lambda to: of_brokers(to) or of_networks(to.address)
 
 
 def _network(value: object) -> str:

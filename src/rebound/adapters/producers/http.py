@@ -63,6 +63,7 @@ class HttpProducer:
         themselves: then `guard` judges what the URL says, and not the addresses of names.
         """
         self._guard = guard
+        self._why_not = lru_cache(maxsize=4096)(guard.url)
         self._fatal: frozenset[int | str] = frozenset(fatal_statuses)
         self._proxy = URL(proxy) if proxy else None
         self._session = session
@@ -111,7 +112,7 @@ class HttpProducer:
             await session.close()
 
     async def _request(self, task: Task) -> aiohttp.ClientResponse:
-        if why := self._guard.destination(task.target):
+        if why := self._why_not(task.target.address):
             raise Rejected(why)
         address = _address(task.target.address)
         body = message(task)
