@@ -244,6 +244,7 @@ def test_the_demo_shows_it_all_on_the_next_free_port_and_leaves_nothing(
         port = taken.getsockname()[1]
         started = time.monotonic()
         env = {"HTTP_PORT": str(port), "REDIS_ADDR": "r:1", "TMPDIR": str(tmp_path)}
+        env |= {"ALLOW_PRIVATE_NETWORKS": "off", "HTTPS_ONLY": "on", "ALLOWED_PORTS": "443"}
         demo = start("demo", **env)
         said = demo.line()
         demo.url = said.split()[-1]

@@ -11,11 +11,14 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rebound import Config, Destination, Rebound
-from rebound.adapters.producers.http import HttpProducer
+from rebound.adapters.producers.http import HttpProducer, _address
 from rebound.adapters.producers.kafka import KafkaProducer
 from rebound.adapters.producers.resolver import Resolver
+from rebound.domain.destination import place
 from rebound.domain.errors import DeliveryError, Rejected, ValidationError
 from rebound.domain.networks import IS_DENIED, IS_METADATA, IS_PRIVATE, Guard
 from rebound.domain.task import Task
@@ -94,8 +97,9 @@ async def test_a_name_that_leads_inside_is_rejected_without_telling_where(
     producer: HttpProducer,
 ) -> None:
     names["innocent.test"] = [addresses]
-    error = await failing(producer, task(f"http://innocent.test:{both[0].port}/"))
-    assert (type(error), str(error)) == (Rejected, f"innocent.test is {why}")
+    one = task(f"http://innocent.test:{both[0].port}/")
+    for error in await asyncio.gather(*(failing(producer, one) for _ in range(3))):
+        assert (type(error), str(error)) == (Rejected, f"innocent.test is {why}")
     assert [receiver.connections for receiver in both] == [0, 0]
 
 
@@ -314,3 +318,21 @@ async def test_a_name_that_leads_inside_ends_the_main_leg_and_a_guarded_dead_leg
     assert (len(outside.requests), inside.connections) == (1, 0)
     assert outside.requests[0].headers["X-Rebound-Dead-Reason"] == "rejected"
     assert "inside.test is in DENIED" in outside.requests[0].headers["X-Rebound-Last-Error"]
+
+
+# -- one URL, read by several ------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    ["http://", "https://", "a.test", "127.0.0.1", "[::1]", "[", "]", "@", ":", "80", "/", "?", "#",
+     "\\", "%40", "%2f", ".", "。", "＠", "／", "：", "é", "１", "ß", ";", "&", "=", "..", "x"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=8).map(lambda pieces: "http://" + "".join(pieces)))
+def test_the_host_that_is_judged_is_the_one_that_is_connected_to(url: str) -> None:
+    try:
+        judged = place(url)
+        sent = _address(url).url
+    except (ValidationError, Rejected):
+        return
+    assert judged.peers == (((sent.raw_host or "").lower(), sent.port),)
