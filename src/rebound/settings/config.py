@@ -159,7 +159,8 @@ class Config:
     redis: redis.asyncio.Redis | None = None
     """The caller's own client; it is not closed."""
     session: aiohttp.ClientSession | None = None
-    """The caller's own session for HTTP deliveries; it is not closed."""
+    """The caller's own session for HTTP deliveries; it is not closed. It looks names up by itself,
+    so that destinations are judged by their URLs only."""
     clock: Callable[[], float] | None = None
     """Seconds since the epoch, for the SQLite store, in place of `time.time`."""
     on_event: Listener | None = None
