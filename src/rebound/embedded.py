@@ -21,8 +21,7 @@ from rebound.domain.errors import Closed, NotFound, ReboundError, ValidationErro
 from rebound.domain.task import Task
 from rebound.engine import Engine
 from rebound.ports import Event, Filter, Found, Listener
-from rebound.settings import Config
-from rebound.settings import kafka as kafka_settings
+from rebound.settings import Config, networks
 from rebound.worker import Limits
 
 
@@ -54,7 +53,7 @@ class Rebound:
             ),
             listeners,
             wiring.missing(self.config, worker=worker),
-            kafka_settings.refusal(self.config),
+            networks.refusal(self.config),
         )
         self.engine.closed = True
         self._with_worker = worker

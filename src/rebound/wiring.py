@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from rebound import __version__
 from rebound.domain.errors import ValidationError
 from rebound.ports import Producer, Retention, Store
-from rebound.settings import Config
+from rebound.settings import Config, networks
 from rebound.settings import kafka as kafka_settings
-from rebound.settings.kafka import refusal
 
 NO_KAFKA = "kafka:// needs an extra: pip install 'rebound-retry[kafka]'"
 NO_HANDLER = (
@@ -61,6 +60,7 @@ def make_producers(config: Config) -> Mapping[str, Producer]:
             proxy=config.http_proxy_url or None,
             session=config.session,
             version=__version__,
+            guard=networks.guard(config),
         )
     }
     if (kafka := _kafka_producer(config)) is not None:
@@ -80,4 +80,6 @@ def _kafka_producer(config: Config) -> Producer | None:
             kafka.try_out(properties)
         except ValueError as error:
             raise kafka_settings.named(config, str(error)) from None
-    return kafka.KafkaProducer(config.kafka_brokers, properties, refusal(config))
+    return kafka.KafkaProducer(
+        config.kafka_brokers, properties, networks.refusal(config), networks.guard(config)
+    )

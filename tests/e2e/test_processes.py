@@ -225,7 +225,7 @@ def test_a_worker_delivers_what_a_service_without_one_took(start: Start) -> None
     serve.until("/readyz", 200)
     to = {"url": f"{serve.url}/livez", "method": "GET"}
     assert serve.call("/tasks", task("", destination=to))[0] == 201
-    work = start("work", ENVIRONMENT="prod")
+    work = start("work", ENVIRONMENT="prod", ALLOW_PRIVATE_NETWORKS="on")
     assert work.line().endswith(" sqlite rebound.db · worker without API\n")
     serve.until_task("t", "succeeded")
     assert work.end() == 0
@@ -244,6 +244,7 @@ def test_the_demo_shows_it_all_on_the_next_free_port_and_leaves_nothing(
         port = taken.getsockname()[1]
         started = time.monotonic()
         env = {"HTTP_PORT": str(port), "REDIS_ADDR": "r:1", "TMPDIR": str(tmp_path)}
+        env |= {"ALLOW_PRIVATE_NETWORKS": "off", "HTTPS_ONLY": "on", "ALLOWED_PORTS": "443"}
         demo = start("demo", **env)
         said = demo.line()
         demo.url = said.split()[-1]

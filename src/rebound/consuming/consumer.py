@@ -23,7 +23,7 @@ from rebound.domain.redelivery import Redelivery, RetryPolicy
 from rebound.domain.task import Task
 from rebound.embedded import Rebound
 from rebound.settings import kafka as kafka_settings
-from rebound.settings import readers
+from rebound.settings import networks, readers
 
 if TYPE_CHECKING:
     from rebound.adapters.consumers.kafka import Poller
@@ -106,7 +106,7 @@ class RetryingConsumer:
             )
         self._redelivery.check([t for t in self._topics if not t.startswith("^")] or ["any"])
         to = Destination(url=f"kafka://{self._redelivery.brokers}/any")
-        if why := kafka_settings.refusal(self._settings)(to):
+        if why := networks.refusal(self._settings)(to):
             raise ValidationError(f"brokers: {why}", field="brokers")
 
     # -- life --------------------------------------------------------------------------------

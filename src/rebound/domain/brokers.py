@@ -28,6 +28,12 @@ def normal(brokers: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({_with_port(broker.lower()) for broker in brokers}))
 
 
+def peers(brokers: list[str] | tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Host, without brackets, and port of each."""
+    split = (broker.rpartition(":") for broker in normal(brokers))
+    return tuple((host.strip("[]"), int(port)) for host, _, port in split)
+
+
 def _with_port(broker: str) -> str:
     named = ":" in broker.rpartition("]")[2]
     return broker if named else f"{broker}:{DEFAULT_PORT}"

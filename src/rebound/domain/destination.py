@@ -6,11 +6,13 @@ import re
 from base64 import b64decode
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
+from rebound.domain.brokers import peers
 from rebound.domain.errors import ValidationError
 
 MAX_URL = 2048
@@ -24,18 +26,22 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\\\"<>^`{|}]")
 _BRACKETS = re.compile(r"(\A|@)([^\[\]@]*|\[[^\[\]@]*:[^\[\]@]*\](:[0-9]*)?)\Z")
 """End of an authority: brackets only around an IPv6 address, and only a port behind them."""
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.I)
+"""A last label that makes a host an IPv4 address to many a resolver: 127.1, 0x7f000001, 017.1."""
 _SECRET = re.compile(
     r"^(authorization|proxy-authorization|cookie)$|token|secret|key|signature", re.I
 )
 _OURS = {
     "http": re.compile(
-        r"(host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect"
-        r"|x-message-key|x-rebound-.*)",
+        r"(host|content[-_]length|transfer[-_]encoding|(proxy[-_])?connection|keep[-_]alive|te"
+        r"|trailer|upgrade|expect|x[-_]message[-_]key|x[-_]rebound[-_].*)",
         re.I,
     ),
     "kafka": re.compile(r"rebound-(?!(failures|group|expires|error|timestamp)\Z).*", re.I | re.S),
 }
-"""Headers that Rebound sets itself, by kind of destination. Consumers set those left out."""
+"""Headers that Rebound sets itself, by kind of destination. Consumers set those left out.
+
+CGI, and what came after it, reads `_` as `-`."""
 
 
 class DestinationType(StrEnum):
@@ -184,6 +190,8 @@ class Place(NamedTuple):
     """The queue: one HTTP origin, one Kafka topic, one handler."""
     origin: str
     """Scheme, host, port and path only, fit for headers and logs."""
+    peers: tuple[tuple[str, int], ...] = ()
+    """Host, without brackets, and port of whatever may be connected to."""
 
 
 @lru_cache(maxsize=4096)
@@ -220,10 +228,12 @@ def _http_place(scheme: str, url: str) -> Place:
     if port == 0 or not _valid_host(host) or not _BRACKETS.search(parts.netloc):
         raise ValidationError("has no valid host or port; write https://host:port/path")
     name = f"[{host}]" if ":" in host else host.lower()
-    if port is not None and port != {"http": 80, "https": 443}[scheme]:
+    usual = {"http": 80, "https": 443}[scheme]
+    peer = host.lower(), port or usual
+    if port is not None and port != usual:
         name = f"{name}:{port}"
     lane = f"{scheme}://{name}"
-    return Place("http", "http", lane[:255], f"{scheme}://{name}{parts.path}")
+    return Place("http", "http", lane[:255], f"{scheme}://{name}{parts.path}", (peer,))
 
 
 def _ascii(host: str) -> str:
@@ -231,9 +241,15 @@ def _ascii(host: str) -> str:
 
 
 def _valid_host(host: str) -> bool:
-    if ":" in host:
-        return bool(re.fullmatch(r"[0-9a-f:.]+(%25[\w.~-]+)?", host, re.I))
     labels = host.removesuffix(".").split(".")
+    try:
+        if ":" in host:
+            IPv6Address(host.partition("%25")[0])
+            return bool(re.fullmatch(r"[0-9a-f:.]+(%25[\w.~-]+)?", host, re.I))
+        if _NUMBER.fullmatch(labels[-1]):
+            IPv4Address(host)
+    except ValueError:
+        return False
     return len(host) <= 253 and all(re.fullmatch(r"[\w-]{1,63}", label) for label in labels)
 
 
@@ -243,10 +259,12 @@ def _kafka_place(rest: str) -> Place:
         raise ValidationError("a topic has 1 to 249 letters, digits, '.', '_' and '-'")
     for broker in brokers.split(",") if brokers else ():
         match = re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?", broker, re.ASCII)
-        if not match or not 0 < int(match[2] or 9092) < 65536:
+        valid = match and (match[1][0] == "[" or _valid_host(match[1]))
+        if not match or not valid or not 0 < int(match[2] or 9092) < 65536:
             raise ValidationError("has no valid broker; write host:port, ports are 1 to 65535")
     lane = f"kafka://{','.join(sorted(brokers.lower().split(',')))}/{topic}"
-    return Place("kafka", "kafka", lane[:255], f"kafka://{brokers}/{topic}")
+    named = peers(brokers.split(",")) if brokers else ()
+    return Place("kafka", "kafka", lane[:255], f"kafka://{brokers}/{topic}", named)
 
 
 def _check_headers(headers: dict[str, str] | HeaderList | None, field: str, kind: str) -> None:

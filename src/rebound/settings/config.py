@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rebound.settings import addresses, kafka, parts, readers, variables
+from rebound.settings import addresses, kafka, networks, parts, readers, variables
 from rebound.settings import redis as redis_settings
 from rebound.settings.addresses import host_and_port, without_secrets
 from rebound.settings.kinds import (
     Number,
     Optional,
     OptionalNumber,
+    OptionalSwitch,
     OptionalTexts,
     Properties,
     Seconds,
@@ -132,12 +133,24 @@ class Config:
     http_proxy_url: Optional = Optional(
         addresses.proxy_url, "proxy of HTTP deliveries; no other setting counts", None,
         show=without_secrets)
+    allow_private_networks: OptionalSwitch = OptionalSwitch(
+        readers.switch, "whether tasks may go to loopback and private addresses", None,
+        shown_default="on, in prod off")
+    allowed_networks: Texts = Texts(
+        networks.networks, "networks that tasks may go to although private or reserved", ())
+    denied_networks: Texts = Texts(
+        networks.networks, "networks that tasks may not go to; the smaller one decides", ())
+    allowed_hosts: Texts = Texts(
+        networks.hosts, "the only hosts, such as api.example.com or *.example.com", ())
+    allowed_ports: Texts = Texts(networks.ports, "the only ports, such as 443,8000-8999", ())
+    https_only: Switch = Switch(readers.switch, "on: refuse http:// destinations", False)
     log_level: Text = Text(readers.level, "debug, info, warn, warning or error", "info")
     log_format: Optional = Optional(
         choice({"json": "json", "text": "text"}), "json or text", None,
         shown_default="text, in prod json")
     environment: Text = Text(
-        readers.environment, "dev, or prod = production = staging: JSON logs", "dev")
+        readers.environment, "dev, or prod = production = staging: JSON logs, no private networks",
+        "dev")
     # fmt: on
 
     logger: logging.Logger | None = None
@@ -146,7 +159,8 @@ class Config:
     redis: redis.asyncio.Redis | None = None
     """The caller's own client; it is not closed."""
     session: aiohttp.ClientSession | None = None
-    """The caller's own session for HTTP deliveries; it is not closed."""
+    """The caller's own session for HTTP deliveries; it is not closed. It looks names up by itself,
+    so that destinations are judged by their URLs only."""
     clock: Callable[[], float] | None = None
     """Seconds since the epoch, for the SQLite store, in place of `time.time`."""
     on_event: Listener | None = None

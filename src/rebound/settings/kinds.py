@@ -12,6 +12,7 @@ Number = Setting[int, int | str | None]
 OptionalNumber = Setting[int | None, int | str | None]
 Seconds = Setting[float, float | str | None]
 Switch = Setting[bool, bool | str | None]
+OptionalSwitch = Setting[bool | None, bool | str | None]
 Texts = Setting[tuple[str, ...], Sequence[str] | str | None]
 OptionalTexts = Setting[tuple[str, ...] | None, Sequence[str] | str | None]
 Properties = Setting[

@@ -102,7 +102,7 @@ async def test_clients_with_records_under_way_are_not_closed_but_their_number_is
     monkeypatch.setattr(kafka, "MOST", 2)
     producer = make(cluster)
     hanging = [asyncio.create_task(producer.send(to(f"kafka://127.0.0.{n}:1/t"))) for n in (1, 2)]
-    await asyncio.sleep(0)
+    await until(lambda: len(producer._clients) == 2)
     assert isinstance(await failure(producer, to()), Deferred)
     for one in hanging:
         one.cancel()

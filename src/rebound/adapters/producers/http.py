@@ -19,10 +19,11 @@ from yarl import URL
 
 from rebound.adapters.producers.failures import UNSENDABLE, explained, never_sent, too_late
 from rebound.adapters.producers.provenance import VISIBLE, dead_letter
-from rebound.adapters.producers.resolver import resolver
+from rebound.adapters.producers.resolver import guarded_socket, resolver
 from rebound.domain.attempt import MAX_RESPONSE, Leg
 from rebound.domain.destination import DEFAULT_TIMEOUT, Base64
 from rebound.domain.errors import DeliveryError, Rejected
+from rebound.domain.networks import Guard
 from rebound.domain.retry_after import retry_after
 from rebound.domain.task import Task
 from rebound.domain.validation import message
@@ -53,12 +54,16 @@ class HttpProducer:
         proxy: str | None = None,
         session: aiohttp.ClientSession | None = None,
         version: str = "dev",
+        guard: Guard = Guard(),  # noqa: B008
     ) -> None:
         """`fatal_statuses` hold where a destination names none: 300-599 or `3xx`, `4xx`, `5xx`.
 
         `proxy` is the URL of an HTTP proxy for every destination; the environment's settings do
-        not count. A `session` of the caller is used as it is and never closed.
+        not count. A `session` of the caller is used as it is and never closed. Both look names up
+        themselves: then `guard` judges what the URL says, and not the addresses of names.
         """
+        self._guard = guard
+        self._why_not = lru_cache(maxsize=4096)(guard.url)
         self._fatal: frozenset[int | str] = frozenset(fatal_statuses)
         self._proxy = URL(proxy) if proxy else None
         self._session = session
@@ -107,6 +112,8 @@ class HttpProducer:
             await session.close()
 
     async def _request(self, task: Task) -> aiohttp.ClientResponse:
+        if why := self._why_not(task.target.address):
+            raise Rejected(why)
         address = _address(task.target.address)
         body = message(task)
         headers = self._headers(task, address.authorization, len(body))
@@ -136,7 +143,13 @@ class HttpProducer:
         )
 
     def _open(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, resolver=resolver())
+        guard = None if self._proxy else self._guard  # the operator chose the proxy's address
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=KEEP_ALIVE,
+            resolver=resolver(guard),
+            socket_factory=guarded_socket(guard) if guard else None,
+        )
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -12,9 +13,11 @@ from confluent_kafka import KafkaError, KafkaException
 
 from rebound.adapters.producers.kafka_client import Client, Delivered, Poller, Results, Value
 from rebound.adapters.producers.kafka_record import Record, record
-from rebound.domain.brokers import normal, route
+from rebound.adapters.producers.resolver import Resolver
+from rebound.domain.brokers import normal, peers, route
 from rebound.domain.destination import Destination
 from rebound.domain.errors import Deferred, DeliveryError, Rejected, ValidationError
+from rebound.domain.networks import Guard
 from rebound.domain.task import Task
 from rebound.ports import Receipt
 
@@ -54,15 +57,19 @@ class KafkaProducer:
         brokers: Sequence[str],
         properties: Mapping[str, Value],
         refusal: Callable[[Destination], str | None] = lambda _: None,
+        guard: Guard = Guard(),  # noqa: B008
     ) -> None:
         """`brokers` are those of `kafka:///topic`, `properties` librdkafka's for all clients.
 
-        `refusal` says why no task may go to a destination, or None.
+        `refusal` says why no task may go to a destination, or None. `guard` judges the addresses
+        of the brokers that a task names before they get a client; librdkafka connects by itself.
         """
+        self._guard = guard
         self._brokers = normal(tuple(brokers))
         self._properties = {**DEFAULTS, **properties}
         self._refusal = refusal
         self._clients: OrderedDict[_Way, Client] = OrderedDict()
+        self._judging: dict[tuple[str, ...], asyncio.Task[DeliveryError | None]] = {}
         self._poller: Poller | None = None
 
     async def send(self, task: Task, /) -> Receipt:
@@ -78,6 +85,8 @@ class KafkaProducer:
         except (ValidationError, UnicodeError) as error:
             raise Rejected(f"cannot be put into a record: {error}") from None
         way = _Way(brokers or self._brokers)
+        if brokers and way not in self._clients and (bad := await self._judged(brokers)):
+            raise bad
         while True:
             try:
                 client, result = self._produced(way, topic, one)
@@ -92,9 +101,35 @@ class KafkaProducer:
             # The limit of a topic is one for batches: its companions may have been too much.
             way = way._replace(one_by_one=True)
 
+    async def _judged(self, brokers: tuple[str, ...]) -> DeliveryError | None:
+        """What `_judge` says, asked once for all records that come meanwhile."""
+        judging = self._judging.get(brokers)
+        if judging is None:
+            judging = self._judging[brokers] = asyncio.create_task(self._judge(brokers))
+            judging.add_done_callback(lambda _: self._judging.pop(brokers, None))
+        return await asyncio.shield(judging)
+
+    async def _judge(self, brokers: tuple[str, ...]) -> DeliveryError | None:
+        """Rejected where one of the brokers has an address that is not allowed."""
+        for host, port in peers(brokers):
+            if (host, port) in self._guard.brokers:
+                continue
+            try:
+                found = await Resolver().resolve(host, port, socket.AF_UNSPEC)
+            except OSError:
+                return DeliveryError(f"cannot resolve host {host}")
+            for each in found:
+                if why := self._guard.address(each["host"]):
+                    return Rejected(f"{host} is {why}")
+        return None
+
     async def aclose(self) -> None:
         """Give up what is under way, and release every connection and thread."""
         self._clients.clear()
+        judging = [*self._judging.values()]
+        for one in judging:
+            one.cancel()
+        await asyncio.gather(*judging, return_exceptions=True)
         poller, self._poller = self._poller, None
         if poller is not None:
             await poller.aclose()

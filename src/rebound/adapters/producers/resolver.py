@@ -1,4 +1,4 @@
-"""Looks host names up without asyncio's shared threads."""
+"""Looks host names up without asyncio's shared threads, and connects to allowed addresses only."""
 
 from __future__ import annotations
 
@@ -7,16 +7,38 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from rebound.domain.errors import Rejected
+from rebound.domain.networks import Guard
 
 _T = TypeVar("_T")
 
 
-def resolver() -> AbstractResolver:
+_AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
+"""As `socket.getaddrinfo` returns it."""
+
+
+def resolver(guard: Guard | None) -> AbstractResolver:
     """What `TCPConnector(resolver=…)` takes."""
-    return cast("AbstractResolver", Resolver())
+    return cast("AbstractResolver", Resolver(guard))
+
+
+def guarded_socket(guard: Guard) -> Callable[[_AddrInfo], socket.socket]:
+    """What `TCPConnector(socket_factory=…)` takes: called with the very address to connect to.
+
+    A resolver sees no literal address, and nothing between it and connect() is trusted.
+    """
+
+    def make(info: _AddrInfo) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if why := guard.address(str(address[0])):
+            raise Rejected(f"{address[0]} is {why}")
+        return socket.socket(family, kind, protocol)
+
+    return make
 
 
 class Resolver:
@@ -26,10 +48,14 @@ class Resolver:
     server occupy: then they delay every other lane, and the end of the process.
     """
 
+    def __init__(self, guard: Guard | None = None) -> None:
+        """Without `guard` every address is as good as another."""
+        self._guard = guard
+
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of `host`. Raises OSError."""
+        """The allowed addresses of `host`. Raises OSError, or Rejected where none is allowed."""
 
         def look_up() -> list[ResolveResult]:
             found = socket.getaddrinfo(
@@ -44,7 +70,14 @@ class Resolver:
                 for kind, _, protocol, _, address in found
             ]  # fmt: skip
 
-        return await _in_daemon(look_up)
+        found = await _in_daemon(look_up)
+        if self._guard is None:
+            return found
+        reasons = [self._guard.address(each["host"]) for each in found]
+        if reasons and all(reasons):
+            # Without the address: names inside are no business of who creates tasks.
+            raise Rejected(f"{host} is {reasons[0]}")
+        return [each for each, why in zip(found, reasons, strict=True) if why is None]
 
     async def close(self) -> None:
         """Nothing is held."""
