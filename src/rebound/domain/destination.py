@@ -69,6 +69,12 @@ class Base64(Struct, frozen=True, forbid_unknown_fields=True):
 
 HeaderList = list[tuple[str, str | Base64 | None]]
 FatalStatus = Annotated[int, Meta(ge=300, le=599)] | Annotated[str, Meta(pattern=r"\A[345]xx\Z")]
+_UNFIT = {
+    "http": ("partition", "timestamp"),
+    "kafka": ("method", "timeout", "fatal_statuses"),
+    "call": ("method", "fatal_statuses", "partition", "timestamp"),
+}
+"""What a destination of each kind cannot have."""
 
 
 class Destination(
@@ -162,18 +168,10 @@ class Destination(
             named = f"{field}.url" if self.url else field
             raise ValidationError(f"{named}: {error}", field=named) from None
         _check_headers(self.headers, f"{field}.headers", where.kind)
-        if where.kind != "http":
-            self._refuse(field, where.kind, ("method", "fatal_statuses"))
-        if where.kind == "kafka":
-            self._refuse(field, where.kind, ("timeout",))
-        if where.kind != "kafka":
-            self._refuse(field, where.kind, ("partition", "timestamp"))
-
-    def _refuse(self, field: str, kind: str, names: tuple[str, ...]) -> None:
-        for name in names:
+        for name in _UNFIT[where.kind]:
             if getattr(self, name) is not None:
-                named = f"{field}.{name}"
-                raise ValidationError(f"{named}: a {kind} destination has no {name}", field=named)
+                refusal = f"{field}.{name}: a {where.kind} destination has no {name}"
+                raise ValidationError(refusal, field=f"{field}.{name}")
 
 
 _NOWHERE = Destination()
