@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from rebound.domain.attempt import Attempt, State
+from rebound.domain.finding import Finding
 from rebound.domain.task import Task
 
 
@@ -195,6 +196,34 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Release every connection, file and thread."""
+        ...
+
+
+class Examined(NamedTuple):
+    """What `Examiner.examine` saw."""
+
+    tasks: int
+    lanes: int
+    findings: Sequence[Finding]
+
+
+class Examiner(Protocol):
+    """Looks a store over while workers use it. Calls may raise StoreUnavailable."""
+
+    async def surroundings(self) -> Sequence[Finding]:
+        """What is wrong with the server, or with the file and the disk that it is on."""
+        ...
+
+    async def examine(self, *, repair: bool) -> Examined:
+        """Hold every record against the lists, lanes and leases that it should be in.
+
+        With `repair` each is put where its record says it belongs, in one step that changes
+        nothing if a worker was there first. No record is ever removed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release every connection and file."""
         ...
 
 

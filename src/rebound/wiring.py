@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rebound import __version__
 from rebound.domain.errors import ValidationError
-from rebound.ports import Producer, Retention, Store
+from rebound.ports import Examiner, Producer, Retention, Store
 from rebound.settings import Config, networks
 from rebound.settings import kafka as kafka_settings
 
@@ -38,9 +38,7 @@ def make_store(config: Config, clock: Callable[[], float]) -> Store:
     try:
         from rebound.adapters.stores.redis import RedisStore
     except ImportError:
-        raise ValidationError(
-            "a Redis store needs an extra: pip install 'rebound-retry[redis]'", field="store_url"
-        ) from None
+        raise _redis_is_missing() from None
     return RedisStore(
         config.resolved_store_url,
         namespace=config.namespace,
@@ -48,6 +46,21 @@ def make_store(config: Config, clock: Callable[[], float]) -> Store:
         pool_size=config.pool_size,
         client=config.redis,
     )
+
+
+def make_examiner(config: Config) -> Examiner:
+    """What looks over the store that the settings name. Raises ValidationError."""
+    if config.store_kind == "sqlite":
+        from rebound.adapters.stores.sqlite_doctor import SqliteDoctor
+
+        return SqliteDoctor(config.sqlite_path, lease=config.lease)
+    try:
+        from rebound.adapters.stores.redis_doctor import RedisDoctor, Shard
+        from rebound.adapters.stores.redis_scripts import RedisServer
+    except ImportError:
+        raise _redis_is_missing() from None
+    server = RedisServer(config.resolved_store_url, config.redis, size=2)
+    return RedisDoctor([Shard(server, f"{{{config.namespace}:0}}:")], lease=config.lease)
 
 
 def make_producers(config: Config) -> Mapping[str, Producer]:
@@ -66,6 +79,12 @@ def make_producers(config: Config) -> Mapping[str, Producer]:
     if (kafka := _kafka_producer(config)) is not None:
         producers["kafka"] = kafka
     return producers
+
+
+def _redis_is_missing() -> ValidationError:
+    return ValidationError(
+        "a Redis store needs an extra: pip install 'rebound-retry[redis]'", field="store_url"
+    )
 
 
 def _kafka_producer(config: Config) -> Producer | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rebound.ports import Retention, Store
+from rebound.ports import Examiner, Retention, Store
 from tests.conftest import Clock
 
 _numbers = itertools.count()
@@ -22,6 +22,7 @@ async def make_store(
     """Makes stores that share one set of data, as workers do; `:memory:` is one store."""
     made: list[Store] = []
     namespace = f"test{next(_numbers)}"
+    path = ":memory:" if request.param == "sqlite-memory" else str(tmp_path / "tasks.db")
 
     def make(retention: Retention | None = None) -> Store:
         keep = retention or Retention()
@@ -35,10 +36,8 @@ async def make_store(
         else:
             from rebound.adapters.stores.sqlite import SqliteStore
 
-            memory = request.param == "sqlite-memory"
-            if memory and made:
+            if path == ":memory:" and made:
                 return made[0]
-            path = ":memory:" if memory else str(tmp_path / "tasks.db")
             store = SqliteStore(path, retention=keep, clock=clock)
         made.append(store)
         return store
@@ -46,6 +45,29 @@ async def make_store(
     yield make
     for store in made:
         await store.aclose()
+    if made and path != ":memory:":
+        await _looked_over(request, namespace, path, clock)
+
+
+async def _looked_over(
+    request: pytest.FixtureRequest, namespace: str, path: str, clock: Clock
+) -> None:
+    """Whatever the test did through the store's own calls, a doctor has nothing to say."""
+    if request.param == "redis":
+        from rebound.adapters.stores.redis_doctor import RedisDoctor, Shard
+        from rebound.adapters.stores.redis_scripts import RedisServer
+
+        server = RedisServer(request.getfixturevalue("redis_server").url, None, 2)
+        shards = [Shard(server, f"{{{namespace}:0}}:")]
+        doctor: Examiner = RedisDoctor(shards, lease=60, shift=lambda: clock.offset)
+    else:
+        from rebound.adapters.stores.sqlite_doctor import SqliteDoctor
+
+        doctor = SqliteDoctor(path, lease=60, clock=clock)
+    try:
+        assert list((await doctor.examine(repair=False)).findings) == []
+    finally:
+        await doctor.aclose()
 
 
 @pytest.fixture

@@ -96,15 +96,16 @@ def _plan(args: argparse.Namespace) -> int:
     return 0
 
 
-def _asynchronous(name: str) -> Callable[[argparse.Namespace], int]:
-    """A command of `rebound.cli.commands`, run in an event loop of its own."""
+def _asynchronous(
+    name: str, module: str = "rebound.cli.commands"
+) -> Callable[[argparse.Namespace], int]:
+    """A command, run in an event loop of its own."""
 
     def run(args: argparse.Namespace) -> int:
         import asyncio
+        from importlib import import_module
 
-        from rebound.cli import commands
-
-        code: int = asyncio.run(getattr(commands, name)(args))
+        code: int = asyncio.run(getattr(import_module(module), name)(args))
         return code
 
     return run
@@ -155,6 +156,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(serve)
     _add_settings(add("work", _work, "run a worker without API"))
     _add_desk_commands(add)
+    doctor = add(
+        "doctor",
+        _asynchronous("doctor", "rebound.cli.doctor"),
+        "look settings and store over, and say what is wrong and what to do",
+    )
+    doctor.add_argument("--store-url", help=SETTINGS["store_url"].description)
+    doctor.add_argument("--repair", action="store_true", help="mend what can be mended safely")
+    doctor.add_argument("--json", action="store_true", help="one JSON object a finding")
     _add_policy(add("plan", _plan, "print when the attempts of a policy happen, in seconds"))
     demo = add(
         "demo", _demo, "show retries, a success and a dead letter live, in a store of its own"

@@ -1,0 +1,266 @@
+"""Holds what stands in Redis against itself, page by page, while workers go on.
+
+A record says where its task belongs. Each is read together with its places by one script, so that
+what is judged was true at one moment; each mend is one script that first sees whether the record
+still is as it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from rebound.adapters.stores import redis_places as places
+from rebound.adapters.stores import redis_records as rows
+from rebound.adapters.stores.redis_health import server_findings
+from rebound.adapters.stores.redis_records import Row
+from rebound.adapters.stores.redis_scripts import RedisServer, Script
+from rebound.domain import finding
+from rebound.domain.finding import Damage, Finding, Report
+from rebound.domain.task import Task
+from rebound.ports import Examined
+
+PAGE: Final = 500
+BYTES: Final = 4 * 1024 * 1024
+"""Bytes of records that one script reads."""
+
+
+class Shard(NamedTuple):
+    """A prefix, and the server that has its keys."""
+
+    server: RedisServer
+    prefix: str
+
+
+class Seen(NamedTuple):
+    """A record, and the sets that have its id, at one moment."""
+
+    row: Row | None
+    """None: what stands there is no record."""
+    stands: Mapping[str, float]
+
+
+class RedisDoctor:
+    """`ports.Examiner` of the tasks in `shards`."""
+
+    def __init__(
+        self, shards: Sequence[Shard], *, lease: float, replicas: int = 0,
+        shift: Callable[[], float] = float,
+    ) -> None:  # fmt: skip
+        """`lease`: what a lease without an end gets, in seconds; `replicas`: how many confirm; `shift`: as the store's."""
+        self._shards = shards
+        self._lease = lease
+        self._replicas = replicas
+        self._shift = shift
+
+    async def surroundings(self) -> Sequence[Finding]:
+        servers = {id(shard.server): shard.server for shard in self._shards}
+        return [
+            found
+            for server in servers.values()
+            for found in await server_findings(server, self._replicas)
+        ]
+
+    async def examine(self, *, repair: bool) -> Examined:
+        report = Report()
+        tasks = lanes = 0
+        for shard in self._shards:
+            one = _Examination(shard, report, self._lease, repair, rows.micros(self._shift()))
+            await one.run()
+            tasks, lanes = tasks + one.tasks, lanes + one.lanes
+        return Examined(tasks, lanes, report.findings())
+
+    async def aclose(self) -> None:
+        for shard in self._shards:
+            await shard.server.aclose()
+
+
+class _Examination:
+    """One pass over the keys of one prefix."""
+
+    def __init__(
+        self, shard: Shard, report: Report, lease: float, repair: bool, shift: int
+    ) -> None:
+        self.tasks = self.lanes = 0
+        self._server, self._prefix = shard
+        self._report = report
+        self._lease = lease
+        self._repair = repair
+        self._shift = shift
+        self._astray: set[str] = set()
+        """Ids that are not in their lane; those of another release may be in another one."""
+        self._scripts = {name: Script.load(name) for name in ("examine", "lane", "mend")}
+
+    async def run(self) -> None:
+        """Records, then lanes and lists, then what was not in its lane and in no other."""
+        queues: set[str] = set()
+        async for keys in self._keys():
+            names = [key.removeprefix(self._prefix) for key in keys]
+            ids = [name[2:] for name in names if name.startswith("t:")]
+            self.tasks += len(ids)
+            await self._records(ids, last=False)
+            for name in names:
+                kind, _, rest = name.partition(":")
+                if kind in ("d", "d!", "x", "h"):
+                    queues.add(rest)
+                elif kind in ("lanes", "lanes!", "waits"):
+                    async for page in self._members(name):
+                        queues.update(page)
+        for queue in queues:
+            for set_ in (*places.LINES, places.LEASES):
+                async for page in self._members(set_ + queue):
+                    await self._line(queue, page)
+        for set_ in places.LISTS:
+            async for page in self._members(set_):
+                await self._list(page)
+        await self._records(self._astray, last=True)
+        for queue in queues:
+            await self._lane(queue)
+        self.lanes = len(queues)
+
+    # -- records -----------------------------------------------------------------------------
+
+    async def _records(self, ids: Iterable[str], *, last: bool) -> None:
+        """Judge each by its record; again where it changed in between, for then it lives."""
+        left = list(ids)
+        for _ in range(3):
+            again: list[str] = []
+            whole = await self._examine([(id_, "") for id_ in left], bodies=True)
+            read = dict(zip(left, whole, strict=True))
+            tasks = {id_: places.task(id_, seen.row) for id_, seen in read.items()}
+            pairs = [(id_, task.queue if task else "") for id_, task in tasks.items()]
+            for (id_, queue), seen in zip(pairs, await self._examine(pairs), strict=True):
+                same = places.fields(read[id_].row) == places.fields(seen.row)
+                if not same or not await self._judge(id_, queue, tasks[id_], seen, last=last):
+                    again.append(id_)
+            left = again
+
+    async def _judge(
+        self, id_: str, queue: str, task: Task | None, seen: Seen, *, last: bool
+    ) -> bool:
+        """Report what is wrong with one. False where it changed before it could be mended."""
+        row = seen.row
+        if row is not None and not (row.g or row.b):
+            return True  # gone since it was listed, or what _list and _line will find
+        stub = row is not None and row.b is None and row.f is not None
+        if row is None or (task is None and not (stub and row.g)):
+            listed = any(set_ in seen.stands for set_ in places.LISTS)
+            wanted = {} if listed or row is None else {"by:dead": places.created(row)}
+            self._report.add(finding.UNREADABLE, id_, mended=False)
+            damages = {finding.UNLISTED} if wanted else set()
+        else:
+            wanted = places.wanted(row, task, self._lease)
+            damages = places.damages(wanted, seen.stands)
+        if not last and damages & {finding.UNQUEUED, finding.UNLEASED}:
+            self._astray.add(id_)
+            return True
+        return not damages or await self._mend(damages, id_, queue, seen, wanted, places.SETS)
+
+    # -- lists and lanes ---------------------------------------------------------------------
+
+    async def _list(self, ids: Sequence[str]) -> None:
+        """See whether the members of a list have records."""
+        keys = [f"{self._prefix}t:{id_}" for id_ in ids]
+        if not ids or await self._server.command("EXISTS", *keys) == len(ids):
+            return
+        for id_, seen in zip(ids, await self._examine([(i, "") for i in ids]), strict=True):
+            if seen.row is not None and not (seen.row.g or seen.row.b) and seen.stands:
+                await self._mend({finding.ORPHAN}, id_, "", seen, {}, places.LISTS)
+
+    async def _line(self, queue: str, ids: Sequence[str]) -> None:
+        """See whether the members of a lane wait or are leased."""
+        for id_, seen in zip(ids, await self._examine([(i, queue) for i in ids]), strict=True):
+            here = {set_ for set_ in (*places.LINES, places.LEASES) if set_ in seen.stands}
+            if seen.row is None or not here:
+                continue
+            if not (seen.row.g or seen.row.b):
+                await self._mend({finding.ORPHAN}, id_, queue, seen, {}, places.SETS)
+                continue
+            leased = places.is_leased(seen.row)
+            wrong = here & {*places.LINES} if leased or places.is_over(seen.row) else set()
+            damages = {finding.TWICE} if wrong else set()
+            if not leased and places.LEASES in here:
+                wrong, damages = wrong | {places.LEASES}, damages | {finding.PHANTOM}
+            if here - wrong:
+                self._astray.discard(id_)
+            if damages:
+                await self._mend(damages, id_, queue, seen, {}, tuple(wrong))
+
+    async def _lane(self, queue: str) -> None:
+        """See whether a lane is listed as it should be."""
+        damage = places.lane_seen(await self._run("lane", queue)).damage
+        if damage is not None:
+            if self._repair:
+                await self._run("mend", queue, "", *[""] * 6)
+            self._report.add(damage, queue, mended=self._repair)
+
+    # -- their parts -------------------------------------------------------------------------
+
+    async def _mend(
+        self, damages: set[Damage], id_: str, queue: str, seen: Seen,
+        wanted: Mapping[str, float], sets: Sequence[str],
+    ) -> bool:  # fmt: skip
+        """Report damage, and with `repair` put the id into those of `sets` that are `wanted`.
+
+        False where the record has changed; then it is not reported.
+        """
+        if self._repair:
+            seconds, micros = await self._server.command("TIME")
+            now = int(seconds) * 1_000_000 + int(micros) + self._shift
+            moves: list[Any] = []
+            for set_ in sets:
+                name = set_ + queue if set_.endswith(":") else set_
+                if set_ in wanted and set_ not in seen.stands:
+                    at = wanted[set_] + (now if set_ == places.LEASES else 0)
+                    moves += name, f"{at:.0f}"
+                elif set_ not in wanted and set_ in seen.stands:
+                    moves += name, ""
+            fields = [value or b"" for value in places.fields(seen.row)[:6]]
+            if not await self._run("mend", queue, id_, *fields, *moves):
+                return False
+        for damage in damages:
+            self._report.add(damage, id_, mended=self._repair)
+        return True
+
+    async def _examine(
+        self, pairs: Sequence[tuple[str, str]], *, bodies: bool = False
+    ) -> list[Seen]:
+        """The record of each id, and where it stands in the lists and in its queue."""
+        seen: list[Seen] = []
+        while len(seen) < len(pairs):
+            flat = [value for pair in pairs[len(seen) :][:100] for value in pair]
+            reply = await self._run(
+                "examine", int(bodies), BYTES, len(places.SETS), *places.SETS, *flat
+            )
+            for other, fields, scores in reply:
+                found = zip(places.SETS, scores, strict=True)
+                stands = {set_: float(score) for set_, score in found if score is not None}
+                seen.append(Seen(None if other else Row(*fields), stands))
+        return seen
+
+    async def _run(self, script: str, *arguments: Any) -> Any:
+        return await self._server.run(
+            self._scripts[script], self._prefix, (self._shift, *arguments)
+        )
+
+    async def _keys(self) -> AsyncIterator[list[str]]:
+        """Every key of the prefix, some of them more than once."""
+        cursor, pattern = b"0", f"{self._prefix}*"
+        while True:
+            cursor, keys = await self._server.command(
+                "SCAN", cursor, "MATCH", pattern, "COUNT", PAGE
+            )
+            yield [key.decode() for key in keys]
+            if cursor == b"0":
+                return
+
+    async def _members(self, name: str) -> AsyncIterator[list[str]]:
+        """Every member of a sorted set, some of them more than once."""
+        cursor = b"0"
+        while True:
+            cursor, found = await self._server.command(
+                "ZSCAN", self._prefix + name, cursor, "COUNT", PAGE
+            )
+            yield [member.decode() for member in found[::2]]
+            if cursor == b"0":
+                return
