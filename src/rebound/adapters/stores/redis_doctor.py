@@ -47,7 +47,10 @@ class RedisDoctor:
         self, shards: Sequence[Shard], *, lease: float, replicas: int = 0,
         shift: Callable[[], float] = float,
     ) -> None:  # fmt: skip
-        """`lease`: what a lease without an end gets, in seconds; `replicas`: how many confirm; `shift`: as the store's."""
+        """`lease`: what a lease without an end gets, in seconds; so many `replicas` confirm writes.
+
+        `shift` gives seconds that are added to the server's clock, for tests.
+        """
         self._shards = shards
         self._lease = lease
         self._replicas = replicas
