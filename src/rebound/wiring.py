@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from rebound import __version__
 from rebound.domain.errors import ValidationError
@@ -38,7 +40,9 @@ def make_store(config: Config, clock: Callable[[], float]) -> Store:
     try:
         from rebound.adapters.stores.redis import RedisStore
     except ImportError:
-        raise _redis_is_missing() from None
+        raise ValidationError(
+            "a Redis store needs an extra: pip install 'rebound-retry[redis]'", field="store_url"
+        ) from None
     return RedisStore(
         config.resolved_store_url,
         namespace=config.namespace,
@@ -54,13 +58,11 @@ def make_examiner(config: Config) -> Examiner:
         from rebound.adapters.stores.sqlite_doctor import SqliteDoctor
 
         return SqliteDoctor(config.sqlite_path, lease=config.lease)
-    try:
-        from rebound.adapters.stores.redis_doctor import RedisDoctor, Shard
-        from rebound.adapters.stores.redis_scripts import RedisServer
-    except ImportError:
-        raise _redis_is_missing() from None
-    server = RedisServer(config.resolved_store_url, config.redis, size=2)
-    return RedisDoctor([Shard(server, f"{{{config.namespace}:0}}:")], lease=config.lease)
+    store = make_store(config, time.time)
+    from rebound.adapters.stores.redis_doctor import Parted, RedisDoctor
+
+    replicas = getattr(config, "redis_wait_replicas", None) or 0
+    return RedisDoctor(cast(Parted, store), lease=config.lease, replicas=replicas)
 
 
 def make_producers(config: Config) -> Mapping[str, Producer]:
@@ -79,12 +81,6 @@ def make_producers(config: Config) -> Mapping[str, Producer]:
     if (kafka := _kafka_producer(config)) is not None:
         producers["kafka"] = kafka
     return producers
-
-
-def _redis_is_missing() -> ValidationError:
-    return ValidationError(
-        "a Redis store needs an extra: pip install 'rebound-retry[redis]'", field="store_url"
-    )
 
 
 def _kafka_producer(config: Config) -> Producer | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,31 +44,24 @@ async def make_store(
         return store
 
     yield make
+    if made and path != ":memory:":
+        await _looked_over(make(), path, clock)
     for store in made:
         await store.aclose()
-    if made and path != ":memory:":
-        await _looked_over(request, namespace, path, clock)
 
 
-async def _looked_over(
-    request: pytest.FixtureRequest, namespace: str, path: str, clock: Clock
-) -> None:
-    """Whatever the test did through the store's own calls, a doctor has nothing to say."""
-    if request.param == "redis":
-        from rebound.adapters.stores.redis_doctor import RedisDoctor, Shard
-        from rebound.adapters.stores.redis_scripts import RedisServer
+async def _looked_over(store: Any, path: str, clock: Clock) -> None:
+    """Whatever a test did through the store's own calls, a doctor has nothing to say."""
+    if store.name == "redis":
+        from rebound.adapters.stores.redis_doctor import RedisDoctor
 
-        server = RedisServer(request.getfixturevalue("redis_server").url, None, 2)
-        shards = [Shard(server, f"{{{namespace}:0}}:")]
-        doctor: Examiner = RedisDoctor(shards, lease=60, shift=lambda: clock.offset)
+        doctor: Examiner = RedisDoctor(store, lease=60, shift=lambda: clock.offset)
     else:
         from rebound.adapters.stores.sqlite_doctor import SqliteDoctor
 
         doctor = SqliteDoctor(path, lease=60, clock=clock)
-    try:
-        assert list((await doctor.examine(repair=False)).findings) == []
-    finally:
-        await doctor.aclose()
+    assert list((await doctor.examine(repair=False)).findings) == []
+    await doctor.aclose()
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from rebound.adapters.stores.redis import RedisStore
-from rebound.adapters.stores.redis_doctor import RedisDoctor, Shard
-from rebound.adapters.stores.redis_scripts import RedisServer as Server
+from rebound.adapters.stores.redis_doctor import RedisDoctor
 from rebound.domain import finding
 from rebound.domain.attempt import State
 from rebound.domain.finding import Damage, Finding
@@ -48,15 +47,12 @@ async def patient(redis_server: RedisServer, clock: Clock) -> AsyncIterator[Pati
     namespace = f"ill{next(_numbers)}"
     prefix = f"{{{namespace}:0}}:"
     url = redis_server.url
-    doctor = RedisDoctor(
-        [Shard(Server(url, None, 2), prefix)], lease=LEASE, shift=lambda: clock.offset
-    )
     async with (
         opened(url, namespace=namespace, shift=lambda: clock.offset) as store,
         plain(redis_server) as raw,
     ):
+        doctor = RedisDoctor(store, lease=LEASE, shift=lambda: clock.offset)
         yield Patient(store, raw, doctor, prefix)
-    await doctor.aclose()
 
 
 def named(findings: Sequence[Finding]) -> list[tuple[str, tuple[str, ...], bool]]:
@@ -316,7 +312,7 @@ async def test_held_and_limited_lanes_are_as_they_should_be(patient: Patient) ->
 
 
 async def surroundings(server: RedisServer, replicas: int = 0) -> list[str]:
-    doctor = RedisDoctor([Shard(Server(server.url, None, 2), "{x:0}:")], lease=1, replicas=replicas)
+    doctor = RedisDoctor(RedisStore(server.url), lease=1, replicas=replicas)
     try:
         return [f"{one.severity}: {one.title}" for one in await doctor.surroundings()]
     finally:

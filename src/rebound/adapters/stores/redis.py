@@ -101,6 +101,11 @@ class RedisStore:
     async def aclose(self) -> None:
         await self._server.aclose()
 
+    @property
+    def parts(self) -> Sequence[tuple[RedisServer, str]]:
+        """Each prefix of keys with the server that has them, for the doctor."""
+        return [(self._server, self._prefix)]
+
     # -- the hot path ------------------------------------------------------------------------
 
     async def add(self, submissions: Sequence[Submission], /) -> Sequence[Stored]:

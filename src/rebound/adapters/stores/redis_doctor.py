@@ -8,7 +8,7 @@ still is as it was read.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from rebound.adapters.stores import redis_places as places
 from rebound.adapters.stores import redis_records as rows
@@ -25,11 +25,17 @@ BYTES: Final = 4 * 1024 * 1024
 """Bytes of records that one script reads."""
 
 
-class Shard(NamedTuple):
-    """A prefix, and the server that has its keys."""
+class Parted(Protocol):
+    """A store in one part, or in several."""
 
-    server: RedisServer
-    prefix: str
+    @property
+    def parts(self) -> Sequence[tuple[RedisServer, str]]:
+        """Each prefix of keys with the server that has them."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release every connection."""
+        ...
 
 
 class Seen(NamedTuple):
@@ -41,51 +47,47 @@ class Seen(NamedTuple):
 
 
 class RedisDoctor:
-    """`ports.Examiner` of the tasks in `shards`."""
+    """`ports.Examiner` of a store in Redis, which it closes in the end."""
 
     def __init__(
-        self, shards: Sequence[Shard], *, lease: float, replicas: int = 0,
-        shift: Callable[[], float] = float,
-    ) -> None:  # fmt: skip
+        self, store: Parted, *, lease: float, replicas: int = 0, shift: Callable[[], float] = float
+    ) -> None:
         """`lease`: what a lease without an end gets, in seconds; so many `replicas` confirm writes.
 
         `shift` gives seconds that are added to the server's clock, for tests.
         """
-        self._shards = shards
+        self._store = store
         self._lease = lease
         self._replicas = replicas
         self._shift = shift
 
     async def surroundings(self) -> Sequence[Finding]:
-        servers = {id(shard.server): shard.server for shard in self._shards}
-        return [
-            found
-            for server in servers.values()
-            for found in await server_findings(server, self._replicas)
-        ]
+        found: list[Finding] = []
+        for server, _ in self._store.parts:
+            found += await server_findings(server, self._replicas)
+        return list(dict.fromkeys(found))  # parts may share a server
 
     async def examine(self, *, repair: bool) -> Examined:
         report = Report()
         tasks = lanes = 0
-        for shard in self._shards:
-            one = _Examination(shard, report, self._lease, repair, rows.micros(self._shift()))
+        for part in self._store.parts:
+            one = _Examination(part, report, self._lease, repair, rows.micros(self._shift()))
             await one.run()
             tasks, lanes = tasks + one.tasks, lanes + one.lanes
         return Examined(tasks, lanes, report.findings())
 
     async def aclose(self) -> None:
-        for shard in self._shards:
-            await shard.server.aclose()
+        await self._store.aclose()
 
 
 class _Examination:
     """One pass over the keys of one prefix."""
 
     def __init__(
-        self, shard: Shard, report: Report, lease: float, repair: bool, shift: int
+        self, part: tuple[RedisServer, str], report: Report, lease: float, repair: bool, shift: int
     ) -> None:
         self.tasks = self.lanes = 0
-        self._server, self._prefix = shard
+        self._server, self._prefix = part
         self._report = report
         self._lease = lease
         self._repair = repair
