@@ -62,7 +62,7 @@ def make_examiner(config: Config) -> Examiner:
     from rebound.adapters.stores.redis_doctor import Parted, RedisDoctor
 
     replicas = getattr(config, "redis_wait_replicas", None) or 0
-    return RedisDoctor(cast(Parted, store), lease=config.lease, replicas=replicas)
+    return RedisDoctor(cast("Parted", store), lease=config.lease, replicas=replicas)
 
 
 def make_producers(config: Config) -> Mapping[str, Producer]:

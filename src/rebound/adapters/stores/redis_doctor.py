@@ -21,6 +21,8 @@ from rebound.domain.task import Task
 from rebound.ports import Examined
 
 PAGE: Final = 500
+AT_ONCE: Final = 50
+"""Records that one script looks at: some milliseconds."""
 BYTES: Final = 4 * 1024 * 1024
 """Bytes of records that one script reads."""
 
@@ -130,7 +132,7 @@ class _Examination:
         left = list(ids)
         for _ in range(3):
             again: list[str] = []
-            whole = await self._examine([(id_, "") for id_ in left], bodies=True)
+            whole = await self._examine([(id_, "") for id_ in left], (), bodies=True)
             read = dict(zip(left, whole, strict=True))
             tasks = {id_: places.task(id_, seen.row) for id_, seen in read.items()}
             pairs = [(id_, task.queue if task else "") for id_, task in tasks.items()]
@@ -174,12 +176,14 @@ class _Examination:
 
     async def _line(self, queue: str, ids: Sequence[str]) -> None:
         """See whether the members of a lane wait or are leased."""
-        for id_, seen in zip(ids, await self._examine([(i, queue) for i in ids]), strict=True):
-            here = {set_ for set_ in (*places.LINES, places.LEASES) if set_ in seen.stands}
+        sets = (*places.LINES, places.LEASES)
+        pairs = [(id_, queue) for id_ in ids]
+        for id_, seen in zip(ids, await self._examine(pairs, sets), strict=True):
+            here = set(seen.stands)
             if seen.row is None or not here:
                 continue
             if not (seen.row.g or seen.row.b):
-                await self._mend({finding.ORPHAN}, id_, queue, seen, {}, places.SETS)
+                await self._mend({finding.ORPHAN}, id_, queue, seen, {}, sets)
                 continue
             leased = places.is_leased(seen.row)
             wrong = here & {*places.LINES} if leased or places.is_over(seen.row) else set()
@@ -228,17 +232,19 @@ class _Examination:
         return True
 
     async def _examine(
-        self, pairs: Sequence[tuple[str, str]], *, bodies: bool = False
+        self,
+        pairs: Sequence[tuple[str, str]],
+        sets: Sequence[str] = places.SETS,
+        *,
+        bodies: bool = False,
     ) -> list[Seen]:
-        """The record of each id, and where it stands in the lists and in its queue."""
+        """The record of each id, and where it stands in `sets`, those of its queue included."""
         seen: list[Seen] = []
         while len(seen) < len(pairs):
-            flat = [value for pair in pairs[len(seen) :][:100] for value in pair]
-            reply = await self._run(
-                "examine", int(bodies), BYTES, len(places.SETS), *places.SETS, *flat
-            )
+            flat = [value for pair in pairs[len(seen) :][:AT_ONCE] for value in pair]
+            reply = await self._run("examine", int(bodies), BYTES, len(sets), *sets, *flat)
             for other, fields, scores in reply:
-                found = zip(places.SETS, scores, strict=True)
+                found = zip(sets, scores, strict=True)
                 stands = {set_: float(score) for set_, score in found if score is not None}
                 seen.append(Seen(None if other else Row(*fields), stands))
         return seen

@@ -46,8 +46,10 @@ _LANE: Final = """SELECT lanes.queue IS NOT NULL, look, look_priority, held_unti
     FROM (SELECT ? AS q) LEFT JOIN lanes ON lanes.queue = q"""
 _NEXT_LANE: Final = """SELECT min(queue) FROM (
     SELECT min(queue) AS queue FROM lanes WHERE queue > ?1
-    UNION SELECT min(queue) FROM tasks WHERE state = 'scheduled' AND queue > ?1
-    UNION SELECT min(queue) FROM tasks WHERE state = 'delivering' AND queue > ?1)"""
+    UNION SELECT min(queue) FROM tasks INDEXED BY tasks_due
+        WHERE state = 'scheduled' AND queue > ?1
+    UNION SELECT min(queue) FROM tasks INDEXED BY tasks_leased
+        WHERE state = 'delivering' AND queue > ?1)"""
 
 
 Result = TypeVar("Result")
