@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rebound.domain.finding import UNVISITED
 from rebound.ports import Examiner, Retention, Store
 from tests.conftest import Clock
 
@@ -60,7 +61,8 @@ async def _looked_over(store: Any, path: str, clock: Clock) -> None:
         from rebound.adapters.stores.sqlite_doctor import SqliteDoctor
 
         doctor = SqliteDoctor(path, lease=60, clock=clock)
-    assert list((await doctor.examine(repair=False)).findings) == []
+    found = (await doctor.examine(repair=False)).findings
+    assert [one for one in found if not one.title.endswith(UNVISITED.title)] == []
     await doctor.aclose()
 
 

@@ -285,6 +285,18 @@ async def test_priority_tasks_of_a_lane_that_is_not_listed_for_them_are_found(
     await delivered(patient.store, "t")
 
 
+async def test_lanes_that_no_worker_comes_to_are_named(patient: Patient, clock: Clock) -> None:
+    await put(patient.store, task("t"), task("later", lane="two", delay=100))
+    clock.advance(50)
+    assert await patient.found() == []
+    clock.advance(20)
+    for repair in (False, True):
+        found = await patient.found(repair=repair)
+        assert named(found) == [(finding.UNVISITED.title, (Q,), False)]
+    await delivered(patient.store, "t")
+    assert await patient.found() == []
+
+
 async def test_an_empty_lane_is_taken_off_the_list(patient: Patient) -> None:
     await patient.raw.zadd(patient.key("lanes:http"), {Q: 1e16})
     await diagnosed(patient, finding.EMPTY, subject=Q)

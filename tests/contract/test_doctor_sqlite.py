@@ -194,6 +194,18 @@ async def test_a_lane_not_listed_for_its_priority_tasks_is(patient: Patient) -> 
     await delivered(patient.store, "t")
 
 
+async def test_lanes_that_no_worker_comes_to_are_named(patient: Patient, clock: Clock) -> None:
+    await put(patient.store, task("t"), task("later", lane="two", delay=100))
+    clock.advance(50)
+    assert await patient.found() == []
+    clock.advance(20)
+    for repair in (False, True):
+        found = await patient.found(repair=repair)
+        assert named(found) == [(finding.UNVISITED.title, (Q,), False)]
+    await delivered(patient.store, "t")
+    assert await patient.found() == []
+
+
 async def test_an_empty_lane_is_taken_off_the_list(patient: Patient) -> None:
     patient.hurt("INSERT INTO lanes (queue, kind, look) VALUES (?, 'http', 1e12)", Q)
     await diagnosed(patient, finding.EMPTY, subject=Q)
@@ -245,8 +257,9 @@ async def test_what_is_no_database_is_not_examined(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     path.write_text("not a database, but text that is long enough to look like one" * 99)
     doctor = SqliteDoctor(str(path), lease=1)
+    assert await doctor.surroundings() == []
     with pytest.raises(StoreUnavailable, match="is not an SQLite database"):
-        await doctor.surroundings()
+        await doctor.examine(repair=False)
     await doctor.aclose()
 
 

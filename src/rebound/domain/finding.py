@@ -116,7 +116,16 @@ STALE_WAIT: Final = Damage(
     "waiting for free slots without need",
     "Workers look at the store more often than they have to.",
 )
-_OF_LANES: Final = (OVERLOOKED, EMPTY, STALE_WAIT)
+UNVISITED: Final = Damage(
+    Severity.WARNING,
+    "due for more than a minute, and no worker has come",
+    "Nobody serves their kind of destination, or all slots are taken by others.",
+    "See whether a worker runs, with the extra that these lanes need (`kafka` for kafka|…). Where"
+    " one does, run more of them, or raise CONCURRENCY.",
+)
+_OF_LANES: Final = (OVERLOOKED, EMPTY, STALE_WAIT, UNVISITED)
+PATIENCE: Final = 60.0
+"""Seconds that a lane may be due without a worker looking."""
 
 
 class LaneSeen(NamedTuple):
@@ -155,7 +164,9 @@ class LaneSeen(NamedTuple):
             at = self.held
         if self.look > max(at, self.now) + 0.001:
             return OVERLOOKED
-        return STALE_WAIT if self.stale else None
+        if self.stale:
+            return STALE_WAIT
+        return UNVISITED if self.look < self.now - PATIENCE else None
 
 
 class Report:

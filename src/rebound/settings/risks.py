@@ -87,6 +87,16 @@ def _memory(config: Config) -> Iterator[Finding]:
         )
 
 
+def _access(config: Config) -> Iterator[Finding]:
+    if config.environment == "prod" and config.auth == "off":
+        yield Finding(
+            severity=Severity.WARNING,
+            title="AUTH is off in prod",
+            meaning="Whoever reaches the port may send requests from here, and read every message.",
+            remedy="Set API_KEYS, or see that only those who may can reach HTTP_HOST.",
+        )
+
+
 def _volatile(config: Config) -> Iterator[Finding]:
     if config.sqlite_path == ":memory:" and config.store_kind == "sqlite":
         yield Finding(
@@ -98,5 +108,5 @@ def _volatile(config: Config) -> Iterator[Finding]:
 
 
 RULES: Final[tuple[Callable[[Config], Iterator[Finding]], ...]] = (
-    _lease, _grace, _lanes, _batches, _memory, _volatile,
+    _lease, _grace, _lanes, _batches, _memory, _access, _volatile,
 )  # fmt: skip

@@ -199,9 +199,10 @@ class _Examination:
         """See whether a lane is listed as it should be."""
         damage = places.lane_seen(await self._run("lane", queue)).damage
         if damage is not None:
-            if self._repair:
+            mending = self._repair and damage is not finding.UNVISITED
+            if mending:
                 await self._run("mend", queue, "", *[""] * 6)
-            self._report.add(damage, queue, mended=self._repair)
+            self._report.add(damage, queue, mended=mending)
 
     # -- their parts -------------------------------------------------------------------------
 

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
 
 import apsw
 
-from rebound.adapters.stores import records
 from rebound.adapters.stores.sqlite_file import connect, explain
 from rebound.adapters.stores.sqlite_health import file_findings
-from rebound.adapters.stores.sqlite_lanes import Row, first, look, losses
+from rebound.adapters.stores.sqlite_lanes import Row, first, look
+from rebound.adapters.stores.sqlite_verdict import Verdict, verdict
 from rebound.domain import finding
-from rebound.domain.attempt import DeadLetter, DeadReason, State
 from rebound.domain.errors import StoreUnavailable
 from rebound.domain.finding import Damage, Finding, LaneSeen, Report, Severity
-from rebound.domain.task import Task
 from rebound.ports import Examined
 
 PAGE: Final = 200
@@ -36,7 +34,6 @@ _INDEXED: Final = {
     "tasks_kept": "kept_from IS NOT NULL",
 }
 """Index -> its rows."""
-NO_LEASE: Final = {"token": None, "leased_at": None, "expires_at": None}
 _ROWS: Final = f"SELECT {', '.join(COLUMNS)} FROM tasks"
 _LANE: Final = """SELECT lanes.queue IS NOT NULL, look, look_priority, held_until, in_flight,
     is_full OR waits IS NOT NULL,
@@ -53,13 +50,6 @@ _NEXT_LANE: Final = """SELECT min(queue) FROM (
 
 
 Result = TypeVar("Result")
-
-
-class Verdict(NamedTuple):
-    """What is wrong with a row, and the columns that would mend it."""
-
-    damages: set[Damage]
-    changes: Mapping[str, Any]
 
 
 class SqliteDoctor:
@@ -84,7 +74,10 @@ class SqliteDoctor:
             self._db = None
 
     def _surroundings(self) -> list[Finding]:
-        return [*file_findings(self._path), *self._opened(_integrity)]
+        found = file_findings(self._path)
+        with suppress(StoreUnavailable):  # `examine` will say so
+            found += self._opened(_integrity)
+        return found
 
     def _examine(self, repair: bool) -> Examined:
         return self._opened(lambda db: _Examination(db, self._clock, self._lease, repair).run())
@@ -99,7 +92,10 @@ class SqliteDoctor:
 
 
 def _integrity(db: apsw.Connection) -> list[Finding]:
-    said = [str(row[0]) for row in db.execute("PRAGMA quick_check(10)")]
+    try:
+        said = [str(row[0]) for row in db.execute("PRAGMA quick_check(10)")]
+    except apsw.CorruptError as error:
+        said = [str(error)]
     if said == ["ok"]:
         return []
     return [
@@ -176,12 +172,13 @@ class _Examination:
 
     def _lane(self, queue: str) -> None:
         damage = self._seen(queue).damage
-        if damage is not None and self._repair:
+        mending = self._repair and damage not in (None, finding.UNVISITED)
+        if mending:
             with self._transaction():
                 damage = self._seen(queue).damage
                 self._line_up(queue)
         if damage is not None:
-            self._report.add(damage, queue, mended=self._repair)
+            self._report.add(damage, queue, mended=mending)
 
     def _lane_after(self, queue: str) -> str | None:
         found: str | None = first(self._db.execute(_NEXT_LANE, (queue,)))[0]
@@ -235,64 +232,3 @@ class _Examination:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
-
-
-def verdict(row: Mapping[str, Any], now: float, lease: float) -> Verdict:
-    """What is wrong with the columns of a row, by what its body and progress say."""
-    state, ended = row["state"], row["kept_from"]
-    if state == "stub":
-        lacks = {} if ended is not None else {"kept_from": row["updated_at"]}
-        return Verdict({finding.UNLISTED} if lacks else set(), lacks)
-    try:
-        task = records.restore(
-            row["id"], row["body"] or b"", row["progress"], created_at=row["created_at"],
-            due_at=row["due_at"], lost=losses(row["lost"]),
-        )  # fmt: skip
-    except (records.Unreadable, ValueError):
-        return Verdict({finding.UNREADABLE}, {})
-    if task.dead_reason == DeadReason.UNREADABLE or (state == "dead" != task.state):
-        return Verdict({finding.UNREADABLE}, {})  # it was, when a worker came to it
-    known = State.SCHEDULED if state == State.DELIVERING else state
-    if task.state != known:
-        return Verdict({finding.CONFUSED}, _columns(task, row, now))
-    if state == State.DELIVERING:
-        return _delivering(task, row, now, lease)
-    damages: set[Damage] = set()
-    changes: dict[str, Any] = {}
-    if row["token"] is not None or row["expires_at"] is not None:
-        damages.add(finding.PHANTOM)
-        changes |= NO_LEASE
-    if state == State.SCHEDULED and None in (row["due_at"], row["queue"]):
-        damages.add(finding.UNQUEUED)
-        changes |= _columns(task, row, now)
-    if state != State.SCHEDULED and ended is None and _kept_from(task) is not None:
-        damages.add(finding.UNLISTED)
-        changes["kept_from"] = _kept_from(task)
-    return Verdict(damages, changes)
-
-
-def _delivering(task: Task, row: Mapping[str, Any], now: float, lease: float) -> Verdict:
-    if row["token"] is None:
-        changes = {**NO_LEASE, "state": "scheduled", "due_at": now}
-        return Verdict({finding.PHANTOM}, changes)
-    if None in (row["expires_at"], row["queue"]):
-        return Verdict({finding.UNLEASED}, {"expires_at": now + lease, "queue": task.queue})
-    return Verdict(set(), {})
-
-
-def _columns(task: Task, row: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """What the record says, for the columns."""
-    waits = task.state == State.SCHEDULED
-    return {
-        **NO_LEASE, "state": str(task.state), "queue": task.queue,
-        "priority": task.is_priority, "due_at": (task.due_at or now) if waits else None,
-        "kept_from": _kept_from(task),
-    }  # fmt: skip
-
-
-def _kept_from(task: Task) -> float | None:
-    """From when on retention counts; None for what is never forgotten."""
-    stays = task.state == State.DEAD and task.dead_letter != DeadLetter.DELIVERED
-    if task.state == State.SCHEDULED or stays:
-        return None
-    return task.finished_at or task.updated_at
