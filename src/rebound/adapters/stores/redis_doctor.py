@@ -71,12 +71,12 @@ class RedisDoctor:
 
     async def examine(self, *, repair: bool) -> Examined:
         report = Report()
-        tasks = lanes = 0
+        tasks, lanes = 0, set[str]()
         for part in self._store.parts:
             one = _Examination(part, report, self._lease, repair, rows.micros(self._shift()))
             await one.run()
-            tasks, lanes = tasks + one.tasks, lanes + one.lanes
-        return Examined(tasks, lanes, report.findings())
+            tasks, lanes = tasks + one.tasks, lanes | one.queues
+        return Examined(tasks, len(lanes), report.findings())
 
     async def aclose(self) -> None:
         await self._store.aclose()
@@ -88,7 +88,8 @@ class _Examination:
     def __init__(
         self, part: tuple[RedisServer, str], report: Report, lease: float, repair: bool, shift: int
     ) -> None:
-        self.tasks = self.lanes = 0
+        self.tasks = 0
+        self.queues: set[str] = set()
         self._server, self._prefix = part
         self._report = report
         self._lease = lease
@@ -100,7 +101,7 @@ class _Examination:
 
     async def run(self) -> None:
         """Records, then lanes and lists, then what was not in its lane and in no other."""
-        queues: set[str] = set()
+        queues = self.queues
         async for keys in self._keys():
             names = [key.removeprefix(self._prefix) for key in keys]
             ids = [name[2:] for name in names if name.startswith("t:")]
@@ -123,13 +124,17 @@ class _Examination:
         await self._records(self._astray, last=True)
         for queue in queues:
             await self._lane(queue)
-        self.lanes = len(queues)
 
     # -- records -----------------------------------------------------------------------------
 
     async def _records(self, ids: Iterable[str], *, last: bool) -> None:
+        """Judge each, a few at once."""
+        every = list(ids)
+        for at in range(0, len(every), AT_ONCE):
+            await self._some(every[at : at + AT_ONCE], last=last)
+
+    async def _some(self, left: list[str], *, last: bool) -> None:
         """Judge each by its record; again where it changed in between, for then it lives."""
-        left = list(ids)
         for _ in range(3):
             again: list[str] = []
             whole = await self._examine([(id_, "") for id_ in left], (), bodies=True)
