@@ -130,12 +130,12 @@ def _paragraph(finding: Finding) -> str:
     """The finding for people, wrapped."""
     word = "MENDED" if finding.mended else finding.severity.upper()
     title = f"{finding.title[0].upper()}{finding.title[1:]}"
-    parts = [f"{word}: {title}.", finding.meaning]
-    if not finding.mended:
-        parts.append(finding.remedy)
+    parts = [f"{word}: {title}.", "" if finding.mended else finding.meaning, finding.remedy]
     if finding.subjects:
         parts.append(_named(finding.subjects, finding.count))
-    return textwrap.fill(" ".join(parts), WIDTH, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        " ".join(filter(None, parts)), WIDTH, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _named(subjects: Sequence[str], count: int) -> str:

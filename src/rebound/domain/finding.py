@@ -53,6 +53,8 @@ class Damage(NamedTuple):
     """Behind the number of tasks or lanes."""
     meaning: str
     remedy: str = REPAIR
+    afterwards: str = ""
+    """What is left to do when it has been mended."""
 
 
 UNQUEUED: Final = Damage(
@@ -83,6 +85,7 @@ ORPHAN: Final = Damage(
     "Hand them in again where the sender still has them, and find out what removed the records"
     " (the eviction policy of Redis, another program). `rebound doctor --repair` removes the ids"
     " that are left; note them before.",
+    "Hand them in again where the sender still has them.",
 )
 CONFUSED: Final = Damage(
     Severity.ERROR,
@@ -197,7 +200,7 @@ def _finding(damage: Damage, subjects: list[str], mended: bool) -> Finding:
         severity=damage.severity,
         title=f"{len(subjects)} {one if len(subjects) == 1 else many} {damage.title}",
         meaning=damage.meaning,
-        remedy=damage.remedy,
+        remedy=damage.afterwards if mended else damage.remedy,
         count=len(subjects),
         subjects=tuple(sorted(subjects)[:MAX_SUBJECTS]),
         mended=mended,
