@@ -11,17 +11,20 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from rebound import __version__
 from rebound.domain.errors import ReboundError, StoreUnavailable, StoreUnusable
 from rebound.embedded import Rebound
 from rebound.ports import Event
+from rebound.settings.access import require_keys
 from rebound.settings.addresses import bracketed
 
 if TYPE_CHECKING:
     import uvicorn
 
+    from rebound.adapters.api.access import Access
     from rebound.settings import Config
 
 STORE_PAUSE: Final = 0.5
@@ -40,7 +43,7 @@ class CannotServe(ReboundError):
 
 def serve(config: Config, *, worker: bool = True) -> None:
     """Run the API, and a worker, until a signal. Raises CannotServe or StoreUnusable."""
-    require_server()
+    require_server(config)
     with listening(*config.address) as server_socket:
         print_line(f"{config.store_shown} · {url_of(server_socket)}")
         run(_serving(config, server_socket, worker=worker))
@@ -55,6 +58,7 @@ def work(config: Config) -> None:
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run `main` in a new event loop, uvloop's where it is installed."""
     _collect_rarely()
+    _open_many()
     try:
         import uvloop
     except ImportError:
@@ -71,6 +75,15 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+def _open_many() -> None:
+    """Take as many files as the system allows: a connection is one, a usual limit is 1024."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -128,11 +141,19 @@ def make_server(rebound: Rebound) -> uvicorn.Server:
     import uvicorn
 
     from rebound.adapters.api.app import create_app
+    from rebound.connections import Connection
 
-    app = create_app(rebound.engine, config=rebound.config, not_ready=rebound.ready_error)
+    connection = partial(Connection, most=rebound.config.max_connections)
+    app = create_app(
+        rebound.engine,
+        config=rebound.config,
+        not_ready=rebound.ready_error,
+        access=_access(rebound.config),
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=cast("type[asyncio.Protocol]", connection),
             lifespan="off",
             ws="none",
             log_config=None,
@@ -145,6 +166,20 @@ def make_server(rebound: Rebound) -> uvicorn.Server:
     )
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     return server
+
+
+def _access(config: Config) -> Access | None:
+    """The keys that the settings name; None where everybody may call."""
+    from rebound.adapters.api.access import Access
+
+    if not (config.api_keys or config.api_keys_submit):
+        return None
+    return Access(
+        config.api_keys,
+        config.api_keys_submit,
+        rate=config.rate_limit_per_key,
+        describes=config.environment != "prod",
+    )
 
 
 async def _serving(config: Config, server_socket: socket.socket, *, worker: bool) -> None:
@@ -225,8 +260,12 @@ async def started(rebound: Rebound, stop: asyncio.Event) -> None:
     stopping.cancel()
 
 
-def require_server() -> None:
-    """Raise CannotServe where the HTTP server is not installed."""
+def require_server(config: Config) -> None:
+    """Raise CannotServe where the HTTP server is not installed.
+
+    Raises ValidationError where it would be open to those that it must not be open to.
+    """
+    require_keys(config)
     try:
         import uvicorn  # noqa: F401
     except ImportError:

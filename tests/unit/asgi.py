@@ -11,6 +11,7 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from rebound.adapters.api import openapi
+from rebound.adapters.api.access import Access
 from rebound.adapters.api.app import Api, create_app
 from rebound.attempting import Policy
 from rebound.domain.task import Task
@@ -64,8 +65,9 @@ def make_api(
     engine: Engine,
     settings: Settings = Settings(),  # noqa: B008
     not_ready: str | None = None,
+    access: Access | None = None,
 ) -> Api:
-    return create_app(engine, config=settings, not_ready=lambda: not_ready)
+    return create_app(engine, config=settings, not_ready=lambda: not_ready, access=access)
 
 
 async def call(

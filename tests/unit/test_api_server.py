@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-import uvicorn
 from yarl import URL
 
 from rebound.adapters.api.app import Api
-from tests.support import until
 from tests.unit.asgi import VALID
+from tests.unit.wire import raw, serving
 
 MIB = 1_048_576
 
@@ -22,18 +20,8 @@ MIB = 1_048_576
 @pytest.fixture
 async def origin(api: Api) -> AsyncIterator[str]:
     """Origin of a server that runs the API."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            api, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server._serve([listener]))
-        await until(lambda: server.started)
-        host, port = listener.getsockname()
-        yield f"http://{host}:{port}"
-        server.should_exit = True
-        await serving
+    async with serving(api) as found:
+        yield found
 
 
 @pytest.fixture
@@ -42,19 +30,6 @@ async def client(origin: str) -> AsyncIterator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(limit=1)
     async with aiohttp.ClientSession(origin, connector=connector) as session:
         yield session
-
-
-async def raw(origin: str, *parts: bytes) -> bytes:
-    """Send bytes as they are, and return everything until the server closes."""
-    url = URL(origin)
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    for part in parts:
-        writer.write(part)
-        await writer.drain()
-    answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answer
 
 
 async def test_head_has_the_headers_of_get_and_leaves_the_connection_usable(
@@ -160,7 +135,9 @@ async def test_bytes_that_are_no_http_are_400_and_others_are_still_served(
         b"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"POST /tasks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ):
-        assert (await raw(origin, text)).startswith(b"HTTP/1.1 400 ")
+        answer = await raw(origin, text)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b'{"error":"the request is not HTTP/1.1","code":"BAD_REQUEST"}')
     async with client.get("/livez") as reply:
         assert reply.status == 200
 

@@ -24,6 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in SETTINGS:
         monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.delenv(f"REBOUND_{name.upper()}", raising=False)
+    monkeypatch.delenv("REBOUND_API_KEY", raising=False)
     return tmp_path
 
 
@@ -83,6 +84,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("plan", "--jitter", "2"),
         ("plan", "--strategy", "magic"),
         ("submit", "no-such-file", *STORE),
+        ("serve", "--environment", "prod", "--http-host", "0.0.0.0"),
+        ("demo", "--environment", "prod", "--http-host", "0.0.0.0"),
+        ("serve", "--api-keys", "short"),
+        ("list", "--url", "http://127.0.0.1:1", "--api-key", "a b"),
     ],
 )
 def test_bad_arguments_and_settings_are_one_line_and_exit_code_2(

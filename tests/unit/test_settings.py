@@ -9,7 +9,9 @@ from typing import Any, cast
 import pytest
 
 from rebound.domain.errors import ValidationError
-from rebound.settings import SETTINGS, Config
+from rebound.settings import SETTINGS, Config, access
+
+KEY, OTHER = "s3cret-key-no-one", "s3cret-key-no-two"
 
 
 def refusal(**given: Any) -> ValidationError:
@@ -55,6 +57,10 @@ def test_without_anything_every_setting_has_its_documented_default() -> None:
         ("environment", "staging", "prod"),
         ("api_keys", "", ()),
         ("api_keys", [], ()),
+        ("api_keys", f"{KEY}, {OTHER},", (KEY, OTHER)),
+        ("api_keys_submit", [KEY], (KEY,)),
+        ("auth", "OFF", "off"),
+        ("auth", "none", "off"),
         ("lease", None, 60.0),
         ("lease", " ", 60.0),
     ],
@@ -100,7 +106,10 @@ def test_a_setting_is_read_from_what_people_write(name: str, given: Any, kept: A
         ("http_addr", "a b:1", "host:port"),
         ("namespace", "a{b}", "letters"),
         ("http_proxy_url", "socks5://h:1", "http://"),
-        ("auth", "on", "not available yet"),
+        ("auth", "on", "must be one of off"),
+        ("rate_limit_per_key", 0, "from 1"),
+        ("rate_limit_per_key", "0.5", "from 1"),
+        ("max_connections", 0, "from 1"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_variable_value_and_what_is_allowed(
@@ -112,9 +121,82 @@ def test_a_wrong_value_is_one_line_with_variable_value_and_what_is_allowed(
     assert allowed in str(error)
 
 
-def test_api_keys_stop_the_start_and_are_not_shown() -> None:
-    error = refusal(api_keys="very-secret")
-    assert str(error) == "API_KEYS: API keys are not available yet; leave this empty"
+@pytest.mark.parametrize("name", ["api_keys", "api_keys_submit"])
+@pytest.mark.parametrize(
+    "given",
+    ["fifteen-letters", "x" * 256, f"{KEY},short", "a key with spaces", "s3cret-ключ-s3cret",
+     [f"{KEY},{OTHER}"], ["a\nkey-with-a-line-feed"], 5, [5]],
+)  # fmt: skip
+def test_a_weak_or_malformed_key_is_refused_and_not_shown(name: str, given: Any) -> None:
+    error = refusal(**{name: given})
+    assert str(error) == (
+        f"{name.upper()}: each must be 16 to 255 visible ASCII characters and no comma;"
+        " several with commas"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"auth": "off", "api_keys": KEY}, "AUTH: is 'off', but API_KEYS says otherwise"),
+        ({"auth": "off", "api_keys_submit": KEY}, "but API_KEYS_SUBMIT says otherwise"),
+        ({"api_keys": f"{OTHER},{KEY}", "api_keys_submit": KEY}, "API_KEYS has as well"),
+        ({"rate_limit_per_key": 5}, "RATE_LIMIT_PER_KEY: needs API_KEYS"),
+    ],
+)
+def test_settings_of_access_that_contradict_each_other_stop_the_start(
+    given: dict[str, Any], problem: str
+) -> None:
+    error = refusal(**given)
+    assert problem in str(error)
+    assert KEY not in str(error)
+
+
+def test_keys_are_shown_nowhere() -> None:
+    shown = repr(Config(api_keys=KEY, api_keys_submit=OTHER))
+    assert KEY not in shown
+    assert OTHER not in shown
+    assert "api_keys='***'" in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({"http_host": "0.0.0.0"}, True),
+        ({"http_addr": "0.0.0.0:80"}, True),
+        ({"http_host": "::"}, True),
+        ({"http_host": "10.0.0.1"}, True),
+        ({"http_host": "localhost.evil.test"}, True),
+        ({"http_host": "0.0.0.0", "environment": "staging"}, True),
+        ({"http_host": "0.0.0.0", "environment": "dev"}, False),
+        ({"http_host": "0.0.0.0", "auth": "off"}, False),
+        ({"http_host": "0.0.0.0", "api_keys": KEY}, False),
+        ({"http_host": "0.0.0.0", "api_keys_submit": KEY}, False),
+        ({}, False),
+        ({"http_host": "localhost"}, False),
+        ({"http_host": "127.9.9.9"}, False),
+        ({"http_host": "::1"}, False),
+    ],
+)
+def test_in_production_other_hosts_need_keys(given: dict[str, Any], refused: bool) -> None:
+    config = Config(**{"environment": "prod", **given})
+    if not refused:
+        access.require_keys(config)
+        return
+    with pytest.raises(ValidationError, match=r"^API_KEYS: are needed .* AUTH=off") as caught:
+        access.require_keys(config)
+    assert caught.value.field == "api_keys"
+
+
+def test_the_key_of_the_command_lines_calls_is_no_misspelt_setting() -> None:
+    assert Config.for_service({"REBOUND_API_KEY": KEY}).api_keys == ()
+    with pytest.raises(ValidationError, match="did you mean REBOUND_API_KEYS"):
+        Config.for_service({"REBOUND_APIKEYS": KEY})
+
+
+def test_flags_say_who_may_call_whatever_the_environment_says() -> None:
+    assert Config.for_service({"API_KEYS": KEY}, auth="off").api_keys == ()
+    assert Config.for_service({"AUTH": "off"}, api_keys=KEY).api_keys == (KEY,)
 
 
 @pytest.mark.parametrize(

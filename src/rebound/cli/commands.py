@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from rebound.cli import desk
 from rebound.cli.desk import Desk
 from rebound.domain.errors import ReboundError, ValidationError
 from rebound.settings import Config
+from rebound.settings.readers import CLIENTS_KEY
 
 OK: Final = 0
 FAILED: Final = 1
@@ -44,7 +46,8 @@ async def at_desk(args: Namespace, *, create: bool = False) -> AsyncIterator[Des
     Only what brings tasks in may `create` a file.
     """
     if args.url:
-        async with desk.remote(args.url) as one:
+        key = args.api_key or os.environ.get(f"REBOUND_{CLIENTS_KEY}", "")
+        async with desk.remote(args.url, key) as one:
             yield one
         return
     config = Config.for_service(store_url=args.store_url)

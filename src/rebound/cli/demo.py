@@ -41,7 +41,6 @@ COLOURS: Final[Mapping[str, int]] = {
 
 def run(flags: Mapping[str, str | None]) -> int:
     """Show everything, then keep the service up until a signal. Raises CannotServe."""
-    service.require_server()
     with TemporaryDirectory(prefix="rebound-demo-") as folder:
         flags = {**flags, "store_url": f"sqlite:///{Path(folder) / 'rebound.db'}"}
         config = replace(  # with what would keep it from its own receiver left out
@@ -49,6 +48,7 @@ def run(flags: Mapping[str, str | None]) -> int:
             allow_private_networks=True, denied_networks=(), allowed_hosts=(), allowed_ports=(),
             https_only=False,
         )  # fmt: skip
+        service.require_server(config)
         with _listening(*config.address) as server_socket:
             service.run(_play(config, server_socket))
     print("\nStopped; the demo's store is gone.")

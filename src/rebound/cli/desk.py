@@ -6,6 +6,7 @@ Both answer the same calls; a store in place is asked through the API too, witho
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -158,14 +159,18 @@ class LocalLine:
 
 
 @asynccontextmanager
-async def remote(url: str) -> AsyncIterator[Desk]:
+async def remote(url: str, key: str = "") -> AsyncIterator[Desk]:
     """The desk of the running service at `url`. Raises ValidationError for a malformed one."""
     import aiohttp
 
     if not _is_base(url):
         raise ValidationError("--url: must be http://host:port or https://host", field="url")
+    if not re.fullmatch(r"[!-~]*", key):
+        raise ValidationError("--api-key: must be visible ASCII characters", field="api_key")
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=True) as session:
+    # Not Authorization: that may be the URL's, for a proxy before the service.
+    headers = {"X-API-Key": key} if key else {}
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         yield Desk(RemoteLine(session, url))
 
 

@@ -204,6 +204,9 @@ def _add_desk_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     for command in changes:
         command.add_argument("ids", metavar="ID", nargs="+")
     for command in (submit, show, listing, *changes):
+        command.add_argument(
+            "--api-key", metavar="KEY", help="of that service; also the variable REBOUND_API_KEY"
+        )
         where = command.add_mutually_exclusive_group()
         where.add_argument("--store-url", help=SETTINGS["store_url"].description)
         where.add_argument("--url", help="of a running service, such as http://127.0.0.1:8080")

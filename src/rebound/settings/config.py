@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rebound.settings import addresses, kafka, networks, parts, readers, variables
+from rebound.settings import access, addresses, kafka, networks, parts, readers, variables
 from rebound.settings import redis as redis_settings
 from rebound.settings.addresses import host_and_port, without_secrets
 from rebound.settings.kinds import (
@@ -126,8 +126,16 @@ class Config:
         duration("0s", "3650d"), "how long a dead letter is tried", 604_800.0)
     retry_after_max: Seconds = Seconds(
         duration("0s", "365d"), "longest Retry-After that is obeyed", 86_400.0)
-    api_keys: Texts = Texts(readers.no_keys, "not available yet", (), secret=True)
-    auth: Optional = Optional(readers.no_auth, "not available yet", None)
+    api_keys: Texts = Texts(
+        access.keys, "who may call the API: keys, several with commas", (), secret=True)
+    api_keys_submit: Texts = Texts(
+        access.keys, "keys that may only create tasks and look at single ones", (), secret=True)
+    auth: Optional = Optional(
+        access.auth, "off: everybody may call, also from other hosts in prod", None)
+    rate_limit_per_key: OptionalNumber = OptionalNumber(
+        whole(1, 1_000_000), "calls a second with each key at most", None)
+    max_connections: Number = Number(
+        whole(1, 1_000_000), "connections to the API at most", 4096)
     call_over_http: Switch = Switch(
         readers.switch, "on: accept call:// destinations over HTTP", False)
     http_proxy_url: Optional = Optional(
@@ -188,6 +196,7 @@ class Config:
         readers.check_strategies(self.strategies)
         kafka.check(self)
         parts.check(self)
+        access.check(self)
 
     def __repr__(self) -> str:
         changed = (

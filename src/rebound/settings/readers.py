@@ -230,20 +230,6 @@ def mode(value: object) -> str:
     return choice({"standalone": "standalone"})(value)
 
 
-def no_keys(value: object) -> tuple[str, ...]:
-    """API keys, of which there can be none in this release."""
-    if listed(anything, "must be keys, several with commas")(value):
-        raise ValueError("API keys are not available yet; leave this empty")
-    return ()
-
-
-def no_auth(value: object) -> str | None:
-    """A way to authenticate, of which there is none in this release."""
-    if str(value).lower() not in ("off", "none", "false"):
-        raise ValueError("which is not available yet; leave this empty")
-    return None
-
-
 def check_strategies(strategies: Mapping[str, Strategy]) -> None:
     """Raise ValidationError unless each is a function under a name that is free."""
     for name, strategy in strategies.items():
@@ -275,6 +261,10 @@ LATER = ("redis_wait_replicas", "redis_master_name", "redis_sentinel_addrs", "re
 """Settings of later releases: to ignore them would promise what is not kept."""
 
 
+CLIENTS_KEY = "API_KEY"
+"""Read by the commands that call a service; not a misspelt API_KEYS."""
+
+
 def refuse_unknown(env: Mapping[str, str], prefix: str, known: Collection[str]) -> None:
     """Raise ValidationError for a setting of a later release, or one that looks misspelt."""
     for name in LATER:
@@ -282,7 +272,7 @@ def refuse_unknown(env: Mapping[str, str], prefix: str, known: Collection[str]) 
             raise ValidationError(f"{name.upper()}: is not available yet; unset it", field=name)
     names = [prefix + name.upper() for name in known]
     for name in env if prefix else ():
-        if name.startswith(prefix) and name not in names:
+        if name.startswith(prefix) and name not in (*names, f"{prefix}{CLIENTS_KEY}"):
             near = difflib.get_close_matches(name, names, 1, 0.9)
             if near:
                 raise ValidationError(f"{name}: is no setting; did you mean {near[0]}?")

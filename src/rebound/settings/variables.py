@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from rebound.settings import access
 from rebound.settings.readers import refuse_unknown
 
 
@@ -26,6 +27,10 @@ def beaten(flags: Mapping[str, object], names: Collection[str]) -> set[str]:
         void.add("http_addr")
     if flags.keys() & {"redis_addr", "redis_host", "redis_port"}:
         void |= {"store_url", "redis_addr", "redis_host", "redis_port"}
+    if "auth" in flags:
+        void |= set(access.NAMES)
+    if flags.keys() & {"api_keys", "api_keys_submit"}:
+        void.add("auth")
     url = str(flags.get("store_url", ""))
     if url.startswith("sqlite:"):
         void |= {name for name in names if name.startswith("redis_")}

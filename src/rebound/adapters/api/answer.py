@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Final, NamedTuple
 
 from rebound.adapters.api.view import Code, Error, encode
@@ -36,6 +37,19 @@ class Forbidden(ReboundError):
     """The request comes from another site."""
 
 
+class Unauthorized(ReboundError):
+    """This call needs an API key, sent as Authorization: Bearer <key> or as X-API-Key."""
+
+
+class RateLimited(ReboundError):
+    """There were too many calls with this key."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__()
+        self.wait = wait
+        """Seconds until there may be another one."""
+
+
 class UnsupportedMediaType(ReboundError):
     """The body is not JSON by its Content-Type."""
 
@@ -51,7 +65,9 @@ class Answer(NamedTuple):
 ERRORS: Final[Mapping[type[BaseException], tuple[int, Code]]] = {
     NotFound: (404, "NOT_FOUND"),
     MethodNotAllowed: (405, "METHOD_NOT_ALLOWED"),
+    Unauthorized: (401, "UNAUTHORIZED"),
     Forbidden: (403, "FORBIDDEN"),
+    RateLimited: (429, "RATE_LIMITED"),
     PayloadTooLarge: (413, "PAYLOAD_TOO_LARGE"),
     UnsupportedMediaType: (415, "UNSUPPORTED_MEDIA_TYPE"),
     InvalidBody: (400, "INVALID_BODY"),
@@ -86,6 +102,10 @@ def refusal(error: ReboundError) -> Answer:
     answer = json(body, status)
     if isinstance(error, MethodNotAllowed):
         answer.headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, Unauthorized):
+        answer.headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, RateLimited):
+        answer.headers.append((b"retry-after", b"%d" % ceil(error.wait)))
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         answer.headers.append((b"retry-after", b"1"))
     return answer

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from rebound.adapters.api import answer, docs, incoming, openapi, view
+from rebound.adapters.api.access import Access
 from rebound.adapters.api.answer import Answer
 from rebound.adapters.api.request import (
     Disconnected,
@@ -49,16 +50,32 @@ class Config(Protocol):
     def call_over_http(self) -> bool: ...
 
 
-def create_app(engine: Engine, *, config: Config, not_ready: Callable[[], str | None]) -> Api:
-    """The ASGI application. `not_ready` says why requests are not welcome, or None."""
-    return Api(engine, config, not_ready)
+def create_app(
+    engine: Engine,
+    *,
+    config: Config,
+    not_ready: Callable[[], str | None],
+    access: Access | None = None,
+) -> Api:
+    """The ASGI application. `not_ready` says why requests are not welcome, or None.
+
+    Without `access` everybody may call everything.
+    """
+    return Api(engine, config, not_ready, access)
 
 
 class Api:
     """Every call of the HTTP API, by path and method."""
 
-    def __init__(self, engine: Engine, config: Config, not_ready: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        config: Config,
+        not_ready: Callable[[], str | None],
+        access: Access | None,
+    ) -> None:
         self._engine = engine
+        self._access = access
         self._not_ready = not_ready
         self._calls = config.call_over_http
         self._max_payload = config.max_payload_bytes
@@ -78,6 +95,10 @@ class Api:
             "openapi.json": {"GET": self._openapi},
             "docs": {"GET": self._docs},
         }
+        self._open = {self._health, self._livez, self._readyz}
+        if access is not None and access.describes:
+            self._open |= {self._openapi, self._docs}
+        self._submits = {self._create, self._create_many, self._get}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,6 +124,8 @@ class Api:
                 handler = methods.get(method)
                 if handler is None:
                     raise answer.MethodNotAllowed(_allow(methods))
+                if self._access is not None and handler not in self._open:
+                    self._access.admit(request.key(), submits=handler in self._submits)
                 request.require_same_site()
                 return await handler(request, id_)
             except ReboundError as error:

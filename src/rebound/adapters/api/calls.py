@@ -17,6 +17,13 @@ HEAD answers like GET, without a body. Another method than those listed gets 405
 another path, and one with a trailing slash, 404. Errors have the schema `Error` throughout. \
 Requests that a browser sends on behalf of another site get 403.
 
+Where the service has API keys, every call but those of health needs one; outside production this \
+description is open too. There may be keys that only create tasks and look at single ones.
+
+The server itself answers, and closes the connection: 400 `BAD_REQUEST` to what is not HTTP, 408 \
+`REQUEST_TIMEOUT` to a request that does not arrive in time, 431 `HEADERS_TOO_LARGE` to more than \
+100 headers or 64 KiB of them, and 503 `TOO_MANY_CONNECTIONS`.
+
 Times are RFC 3339 in UTC with milliseconds. Ids are percent-encoded in paths."""
 
 
@@ -51,7 +58,12 @@ _ALWAYS: Answers = {
     403: ("`FORBIDDEN`: the request comes from another site", "Error"),
     500: ("`INTERNAL`: a bug", "Error"),
 }
-_STORED: Answers = _ALWAYS | {
+_KEYED: Answers = _ALWAYS | {
+    401: ("`UNAUTHORIZED`: the API key is missing or not known", "Error"),
+    403: ("`FORBIDDEN`: the request comes from another site, or the key may not do this", "Error"),
+    429: ("`RATE_LIMITED`: too many calls with this key", "Error"),
+}
+_STORED: Answers = _KEYED | {
     503: ("`STORE_UNAVAILABLE`: nothing is confirmed, repeat with the same id", "Error"),
 }
 _TOO_LARGE: Answers = {413: ("`PAYLOAD_TOO_LARGE`", "Error")}
@@ -148,10 +160,10 @@ CALLS: Final[Sequence[Call]] = (
     ),
     Call(
         "openapi", "get", "/openapi.json", "This description",
-        _ALWAYS | {200: ("An OpenAPI 3.1 document", "object")},
+        _KEYED | {200: ("An OpenAPI 3.1 document", "object")},
     ),
     Call(
         "docs", "get", "/docs", "This description as a page",
-        _ALWAYS | {200: ("A page without scripts", "html")},
+        _KEYED | {200: ("A page without scripts", "html")},
     ),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from rebound import __version__
 from rebound.adapters.api import view
 from rebound.adapters.api.calls import CALLS, DESCRIPTION, Call, Parameter
 from rebound.domain.backoff import Backoff
@@ -24,8 +25,6 @@ from rebound.domain.destination import Base64, Destination
 from rebound.domain.explaining import ENGINE_FIELDS
 from rebound.domain.task import Task
 
-API_VERSION: Final = "1.0.0"
-"""Of this contract; the package has its own."""
 TASK: Final = (
     "One message to deliver, with the policy for retrying it. Durations are seconds. `null` means"
     " not given, except in `message_data` and `message_key`."
@@ -37,6 +36,10 @@ _ANSWERS: Final = (
     view.Unhealthy, view.Alive, view.Ready, view.NotReady,
 )  # fmt: skip
 _INNER: Final = (Destination, Base64, Backoff, view.AttemptView, view.BatchResult)
+_KEYS: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 _REF: Final = "#/components/schemas/"
 
 Schema = dict[str, Any]
@@ -57,15 +60,16 @@ def document() -> Schema:
         "openapi": "3.1.0",
         "info": {
             "title": "Rebound",
-            "version": API_VERSION,
+            "version": __version__,
             "summary": "Durable retries for webhooks, API calls and messages",
             "description": DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "security": [],
+        # Either, or none where the service has no keys.
+        "security": [*({name: []} for name in _KEYS), {}],
         "paths": paths,
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": _schemas(), "securitySchemes": _KEYS},
     }
 
 
@@ -85,6 +89,8 @@ def _operation(call: Call) -> Schema:
         str(status): _response(status, description, body)
         for status, (description, body) in sorted(call.answers.items())
     }
+    if 401 not in call.answers:
+        operation["security"] = []
     return operation
 
 
@@ -102,9 +108,13 @@ def _parameter(parameter: Parameter) -> Schema:
 
 def _response(status: int, description: str, body: str | None) -> Schema:
     response: Schema = {"description": description}
-    if status == 503 and body == "Error":
+    if status in (429, 503) and body == "Error":
         response["headers"] = {
             "Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}
+        }
+    if status == 401:
+        response["headers"] = {
+            "WWW-Authenticate": {"description": "`Bearer`", "schema": {"type": "string"}}
         }
     match body:
         case None:

@@ -62,6 +62,13 @@ class Request:
         if port is None or authority.removesuffix(port) != host.removesuffix(port):
             raise Forbidden
 
+    def key(self) -> bytes:
+        """The API key that it came with; empty where there is none."""
+        scheme, _, key = self.headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer":
+            return key.strip()
+        return self.headers.get(b"x-api-key", b"").strip()
+
     async def json(self, limit: int) -> bytes:
         """The body. Raises PayloadTooLarge above `limit` bytes, or UnsupportedMediaType.
 

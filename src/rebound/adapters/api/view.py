@@ -20,7 +20,8 @@ Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Code = Literal[
     "NOT_FOUND", "METHOD_NOT_ALLOWED", "FORBIDDEN", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE",
     "INVALID_BODY", "VALIDATION_ERROR", "DUPLICATE_TASK", "TASK_BUSY", "WRONG_STATE",
-    "STORE_UNAVAILABLE", "INTERNAL",
+    "STORE_UNAVAILABLE", "INTERNAL", "UNAUTHORIZED", "RATE_LIMITED",
+    "BAD_REQUEST", "REQUEST_TIMEOUT", "HEADERS_TOO_LARGE", "TOO_MANY_CONNECTIONS",
 ]  # fmt: skip
 Part = TypeVar("Part", Destination, Backoff)
 encode = msgspec.json.Encoder().encode

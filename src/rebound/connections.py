@@ -1,0 +1,151 @@
+"""A connection to the HTTP server, and what ends those that flood, dawdle or are too many."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from rebound.adapters.api.view import Code, Error, encode
+
+MAX_HEAD: Final = 65_536
+"""Bytes of a request beside its body."""
+MAX_HEADERS: Final = 100
+MAX_AHEAD: Final = 1000
+"""Requests that a client may send before the first of them is answered."""
+PATIENCE: Final = 30.0
+"""Seconds within which a head has to arrive, and a body or reader has to get on."""
+LEAST: Final = 16_384
+"""Bytes of a body that are getting on, in half of that time."""
+LINGER: Final = 1.0
+"""Seconds before the connection of a client that is still sending is closed."""
+
+Why = tuple[int, Code, str]
+NO_HTTP: Final[Why] = (400, "BAD_REQUEST", "the request is not HTTP/1.1")
+TOO_SLOW: Final[Why] = (408, "REQUEST_TIMEOUT", "the request did not arrive in time")
+TOO_LARGE: Final[Why] = (
+    431,
+    "HEADERS_TOO_LARGE",
+    f"a request may have {MAX_HEADERS} headers and {MAX_HEAD} bytes of them",
+)
+AHEAD: Final[Why] = (429, "RATE_LIMITED", f"{MAX_AHEAD} requests wait for their answers")
+TOO_MANY: Final[Why] = (503, "TOO_MANY_CONNECTIONS", "there are MAX_CONNECTIONS connections")
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's, with limits. A request costs it a few counts and no timer."""
+
+    def __init__(
+        self, *arguments: Any, most: int, patience: float = PATIENCE, **further: Any
+    ) -> None:
+        """`most` is how many connections there may be, `patience` in seconds."""
+        super().__init__(*arguments, **further)
+        self._most = most
+        self._pause = patience / 2
+        self._timer: asyncio.TimerHandle | None = None
+        self._why = NO_HTTP
+        self._refused = False
+        self._received = 0
+        self._useful = 0
+        """What of that was parsed as heads and bodies."""
+        self._before: tuple[object, int, int] = (None, 0, 0)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or say that there are too many."""
+        full = len(self.connections) >= self._most
+        super().connection_made(transport)
+        if full:
+            self._refuse(TOO_MANY)
+        else:
+            self._timer = self.loop.call_later(self._pause, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        super().connection_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse what goes on without becoming a request."""
+        if self._refused:
+            return
+        self._received += len(data)
+        super().data_received(data)
+        if self._received - self._useful > MAX_HEAD:
+            self._refuse(TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        """Begin the request, unless its head is too large or too many wait."""
+        if len(self.pipeline) >= MAX_AHEAD:
+            self._why = AHEAD
+            raise httptools.HttpParserError  # which stops the parser
+        if len(self.headers) > MAX_HEADERS or (
+            self._received - self._useful > MAX_HEAD
+            and len(self.url) + sum(len(k) + len(v) + 4 for k, v in self.headers) > MAX_HEAD
+        ):
+            self._why = TOO_LARGE
+            raise httptools.HttpParserError
+        self._useful = self._received
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._useful = self._received
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; read no further ones while some wait."""
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what could not be parsed."""
+        self._refuse(self._why)
+
+    def _look(self) -> None:
+        """Send away a client that has not got on since the last look."""
+        self._timer = self.loop.call_later(self._pause, self._look)
+        unread = self.transport.get_write_buffer_size()
+        awaited = self._awaited()
+        before, received, unread_before = self._before
+        self._before = (awaited, self._received, unread)
+        if unread and unread >= unread_before > 0:
+            self.transport.abort()
+        elif awaited is not None and awaited is before and self._received - received < LEAST:
+            if awaited is self or (awaited is self.cycle and self.cycle.response_started):
+                self.transport.close()
+            else:
+                self._refuse(TOO_SLOW)
+
+    def _awaited(self) -> object:
+        """What the client has begun and not finished: a connection, a head or a body; or None."""
+        if self.transport.is_closing() or self.flow.read_paused:
+            return None
+        if self.scope is None:
+            return self
+        if self.cycle is None or self.cycle.scope is not self.scope:
+            return self.scope
+        return self.cycle if self.cycle.more_body else None
+
+    def _refuse(self, why: Why) -> None:
+        """Say why, and end the connection; who is still sending gets time to read it."""
+        if self._refused:
+            return
+        status, code, text = why
+        body = encode(Error(text, code))
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in headers)]
+        self.transport.write(b"".join((*lines, b"\r\n", body)))
+        self._refused = True
+        if why is TOO_LARGE:
+            self.loop.call_later(LINGER, self.transport.close)
+        else:
+            self.transport.close()
