@@ -21,6 +21,7 @@ import yaml
 from rebound import Config
 from rebound.adapters.stores.redis import RedisStore
 from rebound.settings import SETTINGS
+from rebound.settings.access import require_keys
 from tests import topics
 from tests.conftest import RedisServer, free_port
 from tests.e2e.conftest import Receiver, Service
@@ -272,7 +273,7 @@ def test_the_readme_has_fewer_than_250_lines() -> None:
 
 def test_the_settings_of_the_readme_have_these_defaults() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`)? ?\|", README.read_text(), re.M)
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert {name.lower() for name, _ in rows} <= SETTINGS.keys()
     told = Config(**{name.lower(): default for name, default in rows})
     for name, _ in rows:
@@ -303,6 +304,15 @@ async def test_the_image_starts_a_command_that_exists(tmp_path: Path) -> None:
     assert "usage: rebound serve" in await run(
         str(BIN / program), *arguments, "--help", folder=tmp_path
     )
+
+
+def test_the_compose_file_starts_without_keys_and_only_this_host_reaches_it() -> None:
+    assert "HTTP_HOST=0.0.0.0" in (ROOT / "Dockerfile").read_text()
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    require_keys(Config.for_service({"HTTP_HOST": "0.0.0.0", **services["rebound"]["environment"]}))
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
 async def test_the_redis_of_the_compose_file_keeps_what_it_acknowledges(tmp_path: Path) -> None:

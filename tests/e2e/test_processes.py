@@ -139,6 +139,32 @@ def test_the_command_line_reaches_a_running_service_by_its_url(start: Start) -> 
         assert one.process.wait() == 0
 
 
+def test_a_service_in_production_serves_those_who_have_a_key(start: Start) -> None:
+    full, submit = "key-of-an-operator", "key-of-a-shop-4711"
+    settings = {"ENVIRONMENT": "prod", "HTTP_HOST": "0.0.0.0", "HTTP_PORT": "0"}
+    refused = start("serve", **settings)
+    assert refused.process.wait(timeout=10) == 2
+    assert refused.errors.read_text().startswith("rebound: API_KEYS: are needed in prod")
+    keys = {"API_KEYS": f"an-old-key-until-monday,{full}", "API_KEYS_SUBMIT": submit}
+    serve = start("serve", "--no-worker", **settings, **keys, LOG_LEVEL="debug").serving()
+    serve.until("/readyz", 200)
+    (serve.errors.parent / "task.json").write_bytes(msgspec.json.encode(task("http://x/")))
+    for argv, key, code, said in [
+        (("submit", "task.json"), "", 1, ""),
+        (("submit", "task.json"), submit, 0, "t 201\n"),
+        (("cancel", "t"), submit, 1, ""),
+        (("cancel", "t", "--api-key", full), submit, 0, "t cancelled\n"),
+        (("list",), "an-old-key-until-tuesday", 1, ""),
+        (("list", "--limit", "1"), full, 0, "ID"),
+    ]:
+        one = start(*argv, "--url", serve.url, REBOUND_API_KEY=key)
+        assert one.line().startswith(said)
+        assert one.process.wait() == code
+        assert key == "" or key not in one.errors.read_text()
+    assert serve.end() == 0
+    assert "key-" not in serve.errors.read_text()
+
+
 def test_an_occupied_port_is_one_line_that_names_it_and_exit_code_1(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
