@@ -95,12 +95,6 @@ class Connection(HttpToolsProtocol):
         self._useful = self._received
         super().on_body(body)
 
-    def on_response_complete(self) -> None:
-        """Go on with the next request; read no further ones while some wait."""
-        super().on_response_complete()
-        if self.pipeline:
-            self.flow.pause_reading()
-
     def send_400_response(self, msg: str) -> None:
         """Answer what could not be parsed."""
         self._refuse(self._why)
