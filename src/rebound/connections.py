@@ -44,6 +44,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **further)
         self._most = most
         self._pause = patience / 2
+        self._linger = min(LINGER, patience)
         self._timer: asyncio.TimerHandle | None = None
         self._why = NO_HTTP
         self._refused = False
@@ -139,7 +140,7 @@ class Connection(HttpToolsProtocol):
         lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in headers)]
         self.transport.write(b"".join((*lines, b"\r\n", body)))
         self._refused = True
-        if why is TOO_LARGE:
-            self.loop.call_later(LINGER, self.transport.close)
+        if why in (TOO_LARGE, TOO_SLOW):
+            self.loop.call_later(self._linger, self.transport.close)
         else:
             self.transport.close()
