@@ -9,9 +9,14 @@ import pytest
 
 from rebound.adapters.api.access import Access
 from rebound.adapters.api.app import Api
+from rebound.client import AsyncClient
+from rebound.domain.destination import Destination
+from rebound.domain.errors import ReboundError
+from rebound.domain.task import Task
 from rebound.engine import Engine
 from tests.conftest import Clock
-from tests.unit.asgi import VALID, call, document, make_api
+from tests.unit.asgi import URL, VALID, call, document, make_api
+from tests.unit.wire import serving
 
 FIRST, SECOND, SUBMIT = "first-key-of-many", "second-key-of-two", "a-key-to-submit-1"
 CALLS = [
@@ -98,6 +103,21 @@ async def test_a_key_comes_as_bearer_or_as_a_header_of_its_own(
     locked: Api, headers: dict[str, str], passes: bool
 ) -> None:
     assert ((await call(locked, "GET", "/tasks", headers=headers)).status == 200) is passes
+
+
+async def test_the_packages_client_sends_its_key(locked: Api) -> None:
+    wanted = Task(id="a", source="s", destination=Destination(url=URL))
+    async with serving(locked) as origin:
+        async with AsyncClient(origin, api_key=SUBMIT) as client:
+            await client.create_tasks([wanted])
+            assert (await client.get_task("a")) is not None
+            with pytest.raises(ReboundError, match="may only create"):
+                await client.cancel("a")
+        async with AsyncClient(origin, api_key=FIRST) as client:
+            assert (await client.cancel("a")).state == "cancelled"
+        async with AsyncClient(origin) as client:
+            with pytest.raises(ReboundError, match="needs an API key"):
+                await client.create_task(wanted)
 
 
 async def test_a_key_in_the_query_is_none(locked: Api) -> None:
