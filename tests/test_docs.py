@@ -20,6 +20,8 @@ import yaml
 
 from rebound import Config
 from rebound.adapters.stores.redis import RedisStore
+from rebound.domain import validation
+from rebound.domain.errors import ValidationError
 from rebound.settings import SETTINGS
 from rebound.settings.access import require_keys
 from tests import topics
@@ -30,10 +32,12 @@ from tests.services.kafka import KafkaBroker
 KAFKA = "localhost:9092"
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+EXAMPLES_PAGE = ROOT / "examples" / "EXAMPLES.md"
+"""Its examples are run by test_examples.py."""
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), EXAMPLES_PAGE])
 BIN = Path(sys.executable).parent
 RUN = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
-"""How a block of each language is run; the others are shown only."""
+"""How a block of each language is run. Those of JSON are read; the others are shown only."""
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto"]
 """How those of a page that consist of tests are run, together."""
 _BLOCK = re.compile(
@@ -58,7 +62,7 @@ def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text()
     for found in _BLOCK.finditer(text):
         where = f"{name_of(page)}:{text.count(chr(10), 0, found.start('text'))}"
-        if found["language"] in RUN:
+        if found["language"] in {*RUN, "json"}:
             yield Block(where, found["language"], *found.group("text", "output", "reason"))
 
 
@@ -133,6 +137,9 @@ async def play(
                 text = block.text
                 if block.reason is not None or (KAFKA in text and kafka is None):
                     continue
+                if block.language == "json":
+                    read(text, block.where)
+                    continue
                 if KAFKA in text and kafka is not None:
                     text = await asyncio.to_thread(with_kafka, text, kafka)
                 text = text.replace("localhost:8080", f"localhost:{port}")
@@ -152,6 +159,16 @@ async def play(
     finally:
         await receiver.stop()
     return printed, receiver
+
+
+def read(text: str, where: str) -> None:
+    """A block of JSON is JSON; one that has a destination, and is no answer, is a valid task."""
+    shown = json.loads(text)
+    if "destination" in shown and "state" not in shown:
+        try:
+            validation.check(validation.parse(text.encode()), max_payload=2**20)
+        except ValidationError as error:
+            raise AssertionError(where) from error
 
 
 def objects_in(text: str) -> Iterator[dict[str, Any]]:
@@ -184,7 +201,11 @@ async def test_the_examples_of_the_readme_run_as_they_stand(
         assert (record.key, record.value) == (b"customer-1", b'{"order_id": 123}')
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p != README and any(blocks(p))], ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if p not in (README, EXAMPLES_PAGE) and any(blocks(p))],
+    ids=name_of,
+)
 async def test_the_examples_of_a_page_run_as_they_stand(
     page: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
