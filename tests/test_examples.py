@@ -38,8 +38,7 @@ def without_times(text: str | None) -> str:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
-    (folder / ".venv").mkdir()
-    (folder / ".venv" / "bin").symlink_to(BIN)
+    (folder / ".venv").symlink_to(BIN.parent)  # all of it: python looks for its pyvenv.cfg
     (folder / "examples").symlink_to(FOLDER)
     return folder
 
