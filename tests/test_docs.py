@@ -223,6 +223,13 @@ def test_these_examples_are_not_run_and_they_are_at_most_one_in_ten() -> None:
     assert 10 * len(left_out) <= len(EXAMPLES)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_example_hides_in_a_list_or_behind_another_name_of_its_language(page: Path) -> None:
+    fences = re.findall(r"^([ >]*)```(\w*)", page.read_text(), re.M)
+    others = {"bash", "shell", "console", "py", "pycon", "python3", "jsonc", "jsonl"}
+    assert not [(indent, language) for indent, language in fences if indent or language in others]
+
+
 def test_the_two_commands_of_the_readme_exist() -> None:
     (first, *_) = blocks(README)
     targets = re.findall(r"^make (\w+)", first.text, re.M)
