@@ -67,7 +67,7 @@ def mail(id_: str, to: str) -> Task:
         destination=Destination(url="call://send-email"),
         dead_destination=Destination(url="call://tell-support"),
         delay=0,
-        base_delay=0.2,
+        base_delay=0.5,
         message_data={"to": to, "subject": "Your order"},
     )
 

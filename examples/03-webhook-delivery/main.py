@@ -41,7 +41,7 @@ def webhook(id_: str, url: str, event: dict[str, object]) -> Task:
         destination=Destination(
             url=url,
             headers={"X-Signature-256": signature(body.encode())},
-            timeout=0.5,  # seconds
+            timeout=1,  # second
             fatal_statuses=[410],  # gone: not worth another attempt
         ),
         delay=0,
@@ -102,7 +102,7 @@ class Shop:
             return web.Response()
         self.handled.add(key)
         say(f"receiver  {key}: signature good, acts on {json.loads(body)}")
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         return web.Response()
 
     async def busy(self, request: web.Request) -> web.Response:

@@ -53,7 +53,7 @@ class Payments:
                 source="checkout",
                 destination=Destination(url="call://charge", timeout=10),
                 dead_destination=Destination(url="call://payment-failed"),
-                base_delay=0.3,  # rather 60 in earnest
+                base_delay=0.5,  # rather 60 in earnest
                 ttl=86400,  # a day later nobody wants to be charged any more
                 message_data=payment,
             )
