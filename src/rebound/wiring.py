@@ -11,6 +11,7 @@ from rebound.domain.errors import ValidationError
 from rebound.ports import Examiner, Producer, Retention, Store
 from rebound.settings import Config, networks
 from rebound.settings import kafka as kafka_settings
+from rebound.settings import redis as redis_settings
 
 NO_KAFKA = "kafka:// needs an extra: pip install 'rebound-retry[kafka]'"
 NO_HANDLER = (
@@ -38,17 +39,34 @@ def make_store(config: Config, clock: Callable[[], float]) -> Store:
 
         return SqliteStore(config.sqlite_path, retention=retention, clock=clock)
     try:
-        from rebound.adapters.stores.redis import RedisStore
+        return _redis_store(config, retention)
     except ImportError:
         raise ValidationError(
             "a Redis store needs an extra: pip install 'rebound-retry[redis]'", field="store_url"
         ) from None
+
+
+def _redis_store(config: Config, retention: Retention) -> Store:
+    from rebound.adapters.stores import redis_connecting as connecting
+    from rebound.adapters.stores.redis import RedisStore
+
+    if config.redis_mode == "cluster":
+        raise ValidationError("REDIS_MODE: cluster is not available yet", field="redis_mode")
+    place = connecting.Place(
+        config.resolved_store_url,
+        redis_settings.tls(config),
+        redis_settings.nodes(config),
+        config.redis_master_name or "",
+        config.redis_sentinel_password,
+    )
+    connect = connecting.sentinel if config.redis_mode == "sentinel" else connecting.one_server
     return RedisStore(
         config.resolved_store_url,
         namespace=config.namespace,
         retention=retention,
-        pool_size=config.pool_size,
         client=config.redis,
+        server=None if config.redis is not None else connect(place, config.pool_size),
+        replicas=config.redis_wait_replicas or 0,
     )
 
 

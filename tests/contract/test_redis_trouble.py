@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from rebound.adapters.stores import redis_scripts
+from rebound.adapters.stores import redis_server
 from rebound.adapters.stores.redis import RedisStore
 from rebound.domain.attempt import State
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
@@ -105,7 +105,7 @@ async def test_restarted_server_is_used_again_at_once(own_redis: OwnRedis) -> No
 async def test_server_that_hangs_is_given_up_in_time(
     own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_scripts, "TRY_TIMEOUT", 0.2)
+    monkeypatch.setattr(redis_server, "TRY_TIMEOUT", 0.2)
     server = own_redis()
     async with opened(server.url) as store:
         await put(store, task("a"))

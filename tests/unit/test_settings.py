@@ -87,9 +87,11 @@ def test_a_setting_is_read_from_what_people_write(name: str, given: Any, kept: A
         ("concurrency", 2.0, "from 1"),
         ("concurrency", "1e3", "from 1"),
         ("max_payload_bytes", "1GB", "64KiB"),
-        ("redis_mode", "sentinel", "not available yet"),
-        ("redis_mode", "cluster", "not available yet"),
-        ("redis_mode", "magic", "standalone"),
+        ("redis_mode", "magic", "standalone, sentinel, cluster"),
+        ("redis_sentinel_addrs", "a:1,b:x", "host:port"),
+        ("redis_wait_replicas", -1, "from 0"),
+        ("redis_tls", "perhaps", "on, off"),
+        ("redis_tls_ca", "/nowhere/ca.pem", "must be a file"),
         ("log_level", "loud", "debug, info, warn, warning, error"),
         ("log_format", "xml", "json, text"),
         ("environment", "moon", "dev, prod, production, staging"),
@@ -254,6 +256,13 @@ def test_any_redis_setting_chooses_redis(given: dict[str, Any], url: str) -> Non
         {"store_url": "redis://:p@a", "redis_password": "q"},
         {"redis_addr": "a:1", "redis_port": 2},
         {"redis_addr": "a:1", "redis_host": "b"},
+        {"store_url": "redis://a", "redis_tls": "on"},
+        {"store_url": "redis://a", "redis_tls_ca": __file__},
+        {"redis_tls": "off", "redis_tls_ca": __file__},
+        {"store_url": "redis://u:p@a", "redis_username": "v"},
+        {"redis_mode": "cluster", "redis_cluster_addrs": "a:1", "redis_addr": "a:1"},
+        {"redis_mode": "cluster", "redis_cluster_addrs": "a:1", "redis_db": 1},
+        {"redis_mode": "cluster", "redis_cluster_addrs": "a:1", "store_url": "redis://a"},
         {"http_addr": ":80", "http_port": 8080},
     ],
 )
@@ -361,15 +370,6 @@ def test_every_setting_is_described_in_one_line() -> None:
     for setting in SETTINGS.values():
         assert setting.description
         assert "\n" not in setting.description
-
-
-@pytest.mark.parametrize(
-    "name", ["REDIS_WAIT_REPLICAS", "REDIS_MASTER_NAME", "REDIS_SENTINEL_ADDRS"]
-)
-def test_a_setting_of_a_later_release_stops_the_start_instead_of_being_ignored(name: str) -> None:
-    for prefix in ("", "REBOUND_"):
-        with pytest.raises(ValidationError, match=f"{name}: is not available yet"):
-            Config.for_service({prefix + name: "1"})
 
 
 def test_a_misspelt_variable_of_ours_is_named_with_the_right_one() -> None:

@@ -66,7 +66,29 @@ class Config:
     redis_host: Optional = Optional(readers.host, "host of Redis, in place of redis_addr", None)
     redis_port: OptionalNumber = OptionalNumber(
         whole(1, 65535), "port of Redis, in place of redis_addr", None)
-    redis_mode: Optional = Optional(readers.mode, "standalone", None, shown_default="standalone")
+    redis_mode: Optional = Optional(
+        readers.mode, "standalone, sentinel or cluster", None, shown_default="standalone")
+    redis_username: Optional = Optional(readers.anything, "name to log in to Redis with", None)
+    redis_master_name: Optional = Optional(
+        readers.anything, "name of the master that the Sentinels watch", None)
+    redis_sentinel_addrs: OptionalTexts = OptionalTexts(
+        readers.brokers, "host:port of the Sentinels, several with commas", None)
+    redis_sentinel_password: Optional = Optional(
+        readers.anything, "password of the Sentinels", None, secret=True)
+    redis_cluster_addrs: OptionalTexts = OptionalTexts(
+        readers.brokers, "host:port of some nodes of the Cluster, several with commas", None)
+    redis_wait_replicas: OptionalNumber = OptionalNumber(
+        whole(0, 10), "replicas that have to confirm a task before it is confirmed", None,
+        shown_default="0")
+    redis_tls: Optional = Optional(
+        choice({"on": "on", "off": "off"}), "on, as in rediss://, or off", None,
+        shown_default="off")
+    redis_tls_ca: Optional = Optional(
+        readers.file, "file of the certificates to trust for Redis", None)
+    redis_tls_cert: Optional = Optional(
+        readers.file, "file of the client's certificate for Redis", None)
+    redis_tls_key: Optional = Optional(
+        readers.file, "file of the client's private key for Redis", None)
     redis_pool_size: OptionalNumber = OptionalNumber(
         whole(1, 10_000), "connections to Redis at most", None,
         shown_default=str(redis_settings.DEFAULT_POOL))
@@ -192,7 +214,7 @@ class Config:
         if self.log_format is None:
             self.__dict__["log_format"] = "json" if self.environment == "prod" else "text"
         if self.store_kind == "redis":
-            redis_settings.address(self)
+            redis_settings.check(self)
         readers.check_strategies(self.strategies)
         kafka.check(self)
         parts.check(self)
@@ -258,7 +280,7 @@ class Config:
         """The store in a few words, without any secret."""
         if self.store_kind == "sqlite":
             return f"sqlite {self.sqlite_path}"
-        return "redis" if self.redis is not None else f"redis {redis_settings.address(self).shown}"
+        return "redis" if self.redis is not None else redis_settings.shown(self)
 
     @property
     def all_strategies(self) -> Mapping[str, Strategy]:

@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from rebound.domain.backoff import STRATEGIES, Strategy
@@ -223,13 +224,6 @@ def spoken(duration: float) -> str:
     return "".join(parts) or "0s"
 
 
-def mode(value: object) -> str:
-    """A way to run Redis."""
-    if value in ("sentinel", "cluster"):
-        raise ValueError("which is not available yet; only standalone is")
-    return choice({"standalone": "standalone"})(value)
-
-
 def check_strategies(strategies: Mapping[str, Strategy]) -> None:
     """Raise ValidationError unless each is a function under a name that is free."""
     for name, strategy in strategies.items():
@@ -245,10 +239,18 @@ def any_or_broker(value: object) -> str:
     return "*" if value == "*" else broker(value)
 
 
+def file(value: object) -> str:
+    """The path of a file that is there."""
+    if not isinstance(value, str) or not Path(value).is_file():
+        raise ValueError("must be a file")
+    return value
+
+
 host = text(r"[\w.:%-]{1,255}", "must be a host name or an IP address")
 anything = text(r"(?s).*", "must be text")
 namespace = text(r"[A-Za-z0-9._:-]{1,64}", "must be 1 to 64 letters, digits, '.', '_', ':', '-'")
 brokers = listed(broker, "must be host:port, several with commas; ports are 1 to 65535")
+mode = choice({"standalone": "standalone", "sentinel": "sentinel", "cluster": "cluster"})
 allowed_brokers = listed(any_or_broker, "must be * or host:port, several with commas")
 statuses = listed(status, "must be statuses from 300 to 599 or 3xx, 4xx, 5xx, with commas")
 level = choice(
@@ -257,19 +259,12 @@ level = choice(
 environment = choice({"dev": "dev", "prod": "prod", "production": "prod", "staging": "prod"})
 
 
-LATER = ("redis_wait_replicas", "redis_master_name", "redis_sentinel_addrs", "redis_cluster_addrs")
-"""Settings of later releases: to ignore them would promise what is not kept."""
-
-
 CLIENTS_KEY = "API_KEY"
 """Read by the commands that call a service; not a misspelt API_KEYS."""
 
 
 def refuse_unknown(env: Mapping[str, str], prefix: str, known: Collection[str]) -> None:
-    """Raise ValidationError for a setting of a later release, or one that looks misspelt."""
-    for name in LATER:
-        if env.get(prefix + name.upper()):
-            raise ValidationError(f"{name.upper()}: is not available yet; unset it", field=name)
+    """Raise ValidationError for a setting that looks misspelt."""
     names = [prefix + name.upper() for name in known]
     for name in env if prefix else ():
         if name.startswith(prefix) and name not in (*names, f"{prefix}{CLIENTS_KEY}"):

@@ -7,6 +7,7 @@ from typing import Any
 
 from rebound.settings import access
 from rebound.settings.readers import refuse_unknown
+from rebound.settings.redis import MODES
 
 
 def found(env: Mapping[str, str], prefix: str, names: Collection[str]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def beaten(flags: Mapping[str, object], names: Collection[str]) -> set[str]:
     if flags.keys() & {"http_host", "http_port"}:
         void.add("http_addr")
     if flags.keys() & {"redis_addr", "redis_host", "redis_port"}:
-        void |= {"store_url", "redis_addr", "redis_host", "redis_port"}
+        void |= {"store_url", "redis_addr", "redis_host", "redis_port", *MODES}
     if "auth" in flags:
         void |= set(access.NAMES)
     if flags.keys() & {"api_keys", "api_keys_submit"}:
@@ -35,6 +36,6 @@ def beaten(flags: Mapping[str, object], names: Collection[str]) -> set[str]:
     if url.startswith("sqlite:"):
         void |= {name for name in names if name.startswith("redis_")}
     elif url:
-        void |= {"redis_addr", "redis_host", "redis_port", "redis_db"}
-        void |= {"redis_password"} if "@" in url else set()
+        void |= {"redis_addr", "redis_host", "redis_port", "redis_db", "redis_tls", *MODES}
+        void |= {"redis_username", "redis_password"} if "@" in url else set()
     return void

@@ -14,12 +14,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 
 from rebound.adapters.stores import records
 from rebound.adapters.stores import redis_records as rows
 from rebound.adapters.stores.redis_records import Row
-from rebound.adapters.stores.redis_scripts import RedisServer, Script
+from rebound.adapters.stores.redis_scripts import Script, Server
+from rebound.adapters.stores.redis_server import RedisServer
 from rebound.domain.attempt import State
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.domain.task import Task
@@ -55,15 +56,22 @@ class RedisStore:
         retention: Retention = Retention(),  # noqa: B008
         pool_size: int = 64,
         client: Redis | None = None,
+        server: Server | None = None,
+        replicas: int = 0,
         shift: Callable[[], float] | None = None,
     ) -> None:
-        """`client`, where given, says how to connect in place of `url`; it stays the caller's.
+        """`client` or `server`, where given, say how to connect in place of `url`.
 
-        `shift` gives seconds that are added to the server's clock, for tests. Raises ValueError
-        for a malformed URL.
+        A `client` stays the caller's. So many `replicas` have to confirm what is confirmed to
+        others. `shift` gives seconds that are added to the server's clock, for tests. Raises
+        ValueError for a malformed URL.
         """
-        self._server = RedisServer(url, client, pool_size)
+        if server is None:
+            pool = client.connection_pool if client is not None else ConnectionPool.from_url(url)
+            server = RedisServer(pool, pool_size)
+        self._server = server
         self._prefix = f"{{{namespace}:0}}:"
+        self._replicas = replicas
         self._shift = shift
         self._keep = rows.Keep(retention)
         self._scripts = {
@@ -109,7 +117,8 @@ class RedisStore:
     # -- the hot path ------------------------------------------------------------------------
 
     async def add(self, submissions: Sequence[Submission], /) -> Sequence[Stored]:
-        now, *answers = await self._run("add", *rows.added(submissions))
+        replicas = self._replicas
+        now, *answers = await self._run("add", *rows.added(submissions), replicas=replicas)
         return [
             Stored(_ADDED[answer - 1], rows.seconds(now + n)) for n, answer in enumerate(answers)
         ]
@@ -168,7 +177,7 @@ class RedisStore:
         channels = [f"{self._prefix}wake:{kind}" for kind in kinds]
         if not channels:
             await asyncio.Event().wait()
-        await self._server.listen(channels, wake)
+        await self._server.listen(channels, lambda _: wake())
 
     # -- for people --------------------------------------------------------------------------
 
@@ -208,15 +217,17 @@ class RedisStore:
             ]  # fmt: skip
         state, *rest = written
         arguments = (before.id, *read, queue, state, *rest)
-        return bool(await self._run("swap", *arguments, repeat=False))
+        replicas = self._replicas
+        return bool(await self._run("swap", *arguments, repeat=False, replicas=replicas))
 
     # -- their parts -------------------------------------------------------------------------
 
-    async def _run(self, script: str, *arguments: Any, repeat: bool = True) -> Any:
+    async def _run(
+        self, script: str, *arguments: Any, repeat: bool = True, replicas: int = 0
+    ) -> Any:
         shift = rows.micros(self._shift()) if self._shift else 0
-        return await self._server.run(
-            self._scripts[script], self._prefix, (shift, *arguments), repeat=repeat
-        )
+        text, values = self._scripts[script], (shift, *arguments)
+        return await self._server.run(text, self._prefix, values, repeat=repeat, replicas=replicas)
 
     async def _row(self, id_: str) -> Row | None:
         row = Row(*await self._server.command("HMGET", f"{self._prefix}t:{id_}", *rows.FIELDS))

@@ -1,52 +1,11 @@
-"""One Redis server: connections kept open, commands, and the scripts in `lua/`.
-
-redis-py makes, secures and authenticates the connections. It is not asked to repeat commands: after
-a lost reply only the caller knows whether a repeat is safe.
-"""
+"""The scripts in `lua/`, and what a server must do to run them."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any, Final, NamedTuple, NoReturn
-
-from redis import exceptions
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
-from rebound.domain.errors import StoreFull, StoreUnavailable
-
-_pack: Callable[[Any], Any] | None
-try:
-    from hiredis import pack_command as _pack
-except ImportError:  # redis-py works without it, slower
-    _pack = None
-
-TRY_TIMEOUT: Final = 2.0
-"""Seconds that one exchange may take, connecting included."""
-IDLE_CHECK: Final = 1.0
-"""A connection that was idle for so many seconds is looked at before it is used."""
-LISTEN_PING: Final = 10.0
-"""Seconds of silence after which a listening connection is asked whether it still stands."""
-LISTEN_PAUSE: Final = 0.5
-"""Seconds before a listening connection that broke is made again."""
-_OURS: Final[dict[str, Any]] = {
-    "decode_responses": False,
-    "protocol": 2,
-    "retry": Retry(NoBackoff(), 0),
-    "retry_on_timeout": False,
-    "retry_on_error": [],
-    "socket_timeout": None,  # an exchange has its time limit as a whole
-    "socket_connect_timeout": TRY_TIMEOUT,
-    "health_check_interval": 0,
-}
-
-BROKEN: Final = (
-    exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, OSError,
-)  # fmt: skip
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 Argument = str | bytes | int | float
 
@@ -67,187 +26,40 @@ class Script(NamedTuple):
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-class RedisServer:
-    """The server behind a URL, or behind the caller's own client, whose settings are then used."""
+Wake = Callable[[str | None], None]
+"""Takes the channel of a message; None where messages may have been missed."""
 
-    def __init__(self, url: str, client: Redis | None, size: int) -> None:
-        """`size` is the greatest number of connections."""
-        pool: Any = client.connection_pool if client is not None else ConnectionPool.from_url(url)
-        self._class = pool.connection_class
-        self._options = {
-            k: v
-            for k, v in pool.connection_kwargs.items()
-            if not k.startswith(("maint_notifications", "orig_", "oss_cluster"))
-        } | _OURS
-        self._slots = asyncio.Semaphore(size)
-        self._closed = False
-        self._idle: list[tuple[Any, float]] = []
 
-    async def command(self, *arguments: Argument, repeat: bool = True) -> Any:
+class Server(Protocol):
+    """Where the keys of one prefix are."""
+
+    async def command(self, *arguments: Argument, repeat: bool = True, asking: bool = False) -> Any:
         """The reply to one command. Raises StoreUnavailable.
 
-        With `repeat` it is sent once more where the connection broke or nothing came back.
+        With `repeat` it is sent once more where the connection broke or nothing came back. `asking`
+        for a key of a Cluster's slot that is on its way to this server.
         """
-        try:
-            return await self._exchange(arguments, repeat)
-        except (exceptions.RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
+        ...
 
     async def run(
-        self, script: Script, prefix: str, arguments: Sequence[Argument], *, repeat: bool = True
+        self,
+        script: Script,
+        prefix: str,
+        arguments: Sequence[Argument],
+        *,
+        repeat: bool = True,
+        replicas: int = 0,
     ) -> Any:
-        """The result of a script, which is loaded where the server does not know it."""
-        call = ("EVALSHA", script.sha, 1, prefix, *arguments)
-        try:
-            try:
-                return await self._exchange(call, repeat)
-            except exceptions.NoScriptError:
-                await self._exchange(("SCRIPT", "LOAD", script.text), True)
-                return await self._exchange(call, repeat)
-        except (exceptions.RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
+        """The result of a script, which is loaded where the server does not know it.
+
+        Raises StoreUnavailable, also where fewer than `replicas` have confirmed what it wrote.
+        """
+        ...
+
+    async def listen(self, channels: Sequence[str], wake: Wake) -> NoReturn:
+        """Call `wake` for each message, and when it has subscribed (again). Never returns."""
+        ...
 
     async def aclose(self) -> None:
         """Close every connection; those in use when their reply has come."""
-        self._closed = True
-        await self._drop_idle()
-
-    async def listen(self, channels: Sequence[str], wake: Callable[[], None]) -> NoReturn:
-        """Call `wake` for each message, and when it has subscribed (again). Never returns."""
-        while True:
-            connection = self._connection()
-            try:
-                async with asyncio.timeout(TRY_TIMEOUT):
-                    await connection.connect()
-                    await connection.send_command("SUBSCRIBE", *channels, check_health=False)
-                await _messages(connection, wake, len(channels))
-            except (exceptions.RedisError, OSError, TimeoutError):
-                await asyncio.sleep(LISTEN_PAUSE)
-            finally:
-                await connection.disconnect(nowait=True)
-
-    # -- one exchange ------------------------------------------------------------------------
-
-    async def _exchange(self, arguments: Sequence[Argument], repeat: bool) -> Any:
-        packed = pack(arguments)
-        try:
-            return await self._try(packed)
-        except exceptions.AuthenticationError:
-            raise
-        except BROKEN as error:
-            await self._drop_idle()  # the others have most likely broken with it
-            if not repeat and not isinstance(error, exceptions.ReadOnlyError):
-                raise
-        return await self._try(packed)
-
-    async def _try(self, packed: bytes) -> Any:
-        if self._closed:
-            raise ConnectionError("the store is closed")
-        async with asyncio.timeout(TRY_TIMEOUT), self._slots:
-            connection = await self._connected()
-            try:
-                await connection.send_packed_command(packed, check_health=False)
-                reply = await connection.read_response(disable_decoding=True)
-            except exceptions.ReadOnlyError:  # not the primary any more: look it up again
-                await connection.disconnect(nowait=True)
-                raise
-            except exceptions.ResponseError:
-                await self._keep(connection)
-                raise
-            except BaseException:  # a reply that comes late must not answer another command
-                await connection.disconnect(nowait=True)
-                raise
-            await self._keep(connection)
-            return reply
-
-    async def _keep(self, connection: Any) -> None:
-        if self._closed:
-            await connection.disconnect()
-        else:
-            self._idle.append((connection, asyncio.get_running_loop().time()))
-
-    async def _drop_idle(self) -> None:
-        while self._idle:
-            connection, _ = self._idle.pop()
-            await connection.disconnect(nowait=not self._closed)
-
-    def _connection(self) -> Any:
-        return self._class(**self._options)
-
-    async def _connected(self) -> Any:
-        while self._idle:
-            connection, since = self._idle.pop()
-            if asyncio.get_running_loop().time() - since < IDLE_CHECK:
-                return connection
-            try:
-                if not await _has_ended(connection):
-                    return connection
-            except (exceptions.RedisError, OSError):
-                pass
-            await connection.disconnect(nowait=True)
-        connection = self._connection()
-        try:
-            await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return connection
-
-
-def pack(arguments: Sequence[Argument]) -> bytes:
-    """A command as the Redis protocol has it."""
-    if _pack is not None:
-        packed: bytes = _pack(tuple(arguments))
-        return packed
-    parts = [b"*%d\r\n" % len(arguments)]
-    for one in arguments:
-        data = one if isinstance(one, bytes) else str(one).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
-
-
-async def _messages(connection: Any, wake: Callable[[], None], count: int) -> None:
-    """Read until the connection breaks. `count` channels confirm that they are subscribed."""
-    asked = False
-    while True:
-        message = await connection.read_response(disable_decoding=True, timeout=LISTEN_PING)
-        if message is None:
-            if asked:
-                raise TimeoutError
-            await connection.send_command("PING", check_health=False)
-        elif message[0] == b"subscribe":
-            count -= 1
-        asked = message is None
-        if message is not None and count <= 0 and message[0] != b"pong":
-            wake()
-
-
-async def _has_ended(connection: Any) -> bool:
-    """True where the server closed the connection, or sent what nobody asked for."""
-    look = getattr(connection, "can_read", None) or connection.can_read_destructive
-    return bool(await look())
-
-
-def unavailable(error: BaseException) -> StoreUnavailable:
-    """The error of Rebound for one of redis-py."""
-    kind = StoreFull if isinstance(error, exceptions.OutOfMemoryError) else StoreUnavailable
-    return kind(explain(error))
-
-
-def explain(error: BaseException) -> str:
-    """What is wrong, in a line without secrets."""
-    match error:
-        case exceptions.OutOfMemoryError():
-            return "the store is full: Redis has reached its maxmemory"
-        case exceptions.AuthenticationError() | exceptions.NoPermissionError():
-            return f"redis refuses the login: {str(error)[:200]}"
-        case exceptions.BusyLoadingError():
-            return "redis is still loading its data"
-        case exceptions.ReadOnlyError():
-            return "redis is a read-only replica"
-        case exceptions.TimeoutError() | TimeoutError():
-            return f"redis did not answer within {TRY_TIMEOUT:g} s"
-        case exceptions.ConnectionError() | OSError():
-            return f"redis cannot be reached: {str(error)[:200]}"
-        case _:
-            return f"redis: {str(error)[:200]}"
+        ...

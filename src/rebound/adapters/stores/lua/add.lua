@@ -75,6 +75,9 @@ for n, key in ipairs(keys) do
   local known = known_now[key] or any_known and call('HGET', key, 'g')
   if known then
     answers[n + 1] = compared(known, ARGV[i + 2])
+    if answers[n + 1] < 3 then -- so that WAIT also tells whether the replicas have this one
+      call('HSET', key, 'g', known)
+    end
   else
     answers[n + 1] = 1
     create(key, i, now + n - 1)
