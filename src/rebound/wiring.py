@@ -49,9 +49,8 @@ def make_store(config: Config, clock: Callable[[], float]) -> Store:
 def _redis_store(config: Config, retention: Retention) -> Store:
     from rebound.adapters.stores import redis_connecting as connecting
     from rebound.adapters.stores.redis import RedisStore
+    from rebound.adapters.stores.redis_partitions import RedisPartitions
 
-    if config.redis_mode == "cluster":
-        raise ValidationError("REDIS_MODE: cluster is not available yet", field="redis_mode")
     place = connecting.Place(
         config.resolved_store_url,
         redis_settings.tls(config),
@@ -59,6 +58,16 @@ def _redis_store(config: Config, retention: Retention) -> Store:
         config.redis_master_name or "",
         config.redis_sentinel_password,
     )
+    replicas = config.redis_wait_replicas or 0
+    if config.redis_mode == "cluster":
+        return RedisPartitions(
+            place,
+            namespace=config.namespace,
+            retention=retention,
+            pool_size=config.pool_size,
+            replicas=replicas,
+            look_every=config.poll_interval,
+        )
     connect = connecting.sentinel if config.redis_mode == "sentinel" else connecting.one_server
     return RedisStore(
         config.resolved_store_url,
@@ -66,7 +75,7 @@ def _redis_store(config: Config, retention: Retention) -> Store:
         retention=retention,
         client=config.redis,
         server=None if config.redis is not None else connect(place, config.pool_size),
-        replicas=config.redis_wait_replicas or 0,
+        replicas=replicas,
     )
 
 

@@ -13,6 +13,8 @@ from tests.conftest import Clock
 from tests.contract.conftest import MakeStore
 from tests.support import claim, claimed, fail, ids, put, succeed, task
 
+pytestmark = pytest.mark.exact
+
 
 def lanes(tasks: list[Task]) -> Counter[str]:
     return Counter(t.lane_name.removeprefix("http://").removesuffix(".test") for t in tasks)

@@ -303,6 +303,7 @@ async def test_forgotten_task_is_unknown_and_its_id_free(store: Store) -> None:
     assert await put(store, task("a", client_id="new")) == [Added.CREATED]
 
 
+@pytest.mark.exact
 async def test_found_newest_first_page_by_page(store: Store) -> None:
     await put(store, *(task(f"t{n}") for n in range(7)))
     seen: list[str] = []
@@ -402,6 +403,7 @@ async def test_closed_store_is_unavailable_and_starts_nothing_anew(make_store: M
     assert threading.active_count() == threads
 
 
+@pytest.mark.exact
 async def test_only_the_newest_succeeded_stay_whole_where_a_maximum_cuts_the_time_short(
     make_store: MakeStore,
 ) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
 
 from rebound import Config, Destination, Rebound, StoreUnavailable, Task
+from rebound.adapters.stores.redis_partitions import spread
 from tests.e2e.conftest import Receiver
-from tests.redis_servers import Sentinels
+from tests.redis_servers import Cluster, Sentinels
 from tests.support import until
 
 
@@ -27,6 +29,23 @@ def sentinels(tmp_path: Path) -> Iterator[Callable[..., Sentinels]]:
     yield make
     for group in made:
         group.stop()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Three masters with a replica each."""
+    made = Cluster(tmp_path / "cluster")
+    yield made
+    made.stop()
+
+
+def clustered(cluster: Cluster, **settings: object) -> Config:
+    return Config(
+        redis_mode="cluster",
+        redis_cluster_addrs=cluster.addresses,
+        poll_interval=0.2,
+        **settings,  # type: ignore[arg-type]
+    )
 
 
 def watched(group: Sentinels, **settings: object) -> Config:
@@ -110,3 +129,39 @@ async def test_missing_replica_confirms_nothing_and_the_repeat_of_a_call_is_no_w
         group.data[1].thaw()
         assert (await rebound.create_task(task)).id == "a"
         await rebound.cancel("a")
+
+
+async def test_cluster_spreads_tasks_over_all_masters_and_survives_the_death_of_one(
+    cluster: Cluster, receiver: Receiver
+) -> None:
+    async with Rebound(clustered(cluster, lease=2)) as rebound:
+        source = Source(rebound, receiver)
+        await source.create(60)
+        sizes = [master.ask("DBSIZE") for master in cluster.masters]
+        assert all(sizes), sizes
+        for master in cluster.masters:
+            assert await asyncio.to_thread(master.ask, "WAIT", 1, 2000) == 1
+        cluster.masters[1].stop()
+        await source.create(60)
+        assert source.refused > 0
+        await until(lambda: set(receiver.counts()) == set(source.confirmed))
+        listed = await rebound.find(limit=1000)
+        assert {task.id for task in listed.tasks} == set(source.confirmed)
+
+
+async def test_slot_that_moves_under_load_holds_up_its_own_tasks_only_and_loses_none(
+    cluster: Cluster, receiver: Receiver
+) -> None:
+    slot = key_slot(spread("rebound")[0].encode())
+    async with Rebound(clustered(cluster, lease=2)) as rebound:
+        source = Source(rebound, receiver)
+        await source.create(40)
+        end_of_move = cluster.begin_move(slot, cluster.masters[2])
+        creating = asyncio.create_task(source.create(60))
+        await until(lambda: source.refused > 2)
+        await asyncio.to_thread(end_of_move)
+        assert cluster.owner(slot) is cluster.masters[2]
+        await creating
+        await until(lambda: set(receiver.counts()) == set(source.confirmed))
+        assert max(receiver.counts().values()) == 1
+        assert await rebound.get_task("t0") is not None

@@ -17,25 +17,19 @@ from redis import exceptions
 from redis.asyncio import ConnectionPool, Redis
 
 from rebound.adapters.stores import records
+from rebound.adapters.stores import redis_finding as finding
 from rebound.adapters.stores import redis_records as rows
 from rebound.adapters.stores.redis_records import Row
 from rebound.adapters.stores.redis_scripts import Script, Server
 from rebound.adapters.stores.redis_server import RedisServer
-from rebound.domain.attempt import State
 from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.domain.task import Task
 from rebound.ports import Added, Claimed, Filter, Found, Retention, Stored, Submission
 
 LOG = logging.getLogger("rebound")
-READ_AT_ONCE: Final = 500
-READ_AT_MOST: Final = 2000
-"""Tasks that one `find` reads before it returns what it has, with a cursor."""
-READ_BYTES: Final = 8 * 1024 * 1024
 _ADDED: Final = (Added.CREATED, Added.SAME, Added.DIFFERENT)
-_WANTED: Final = {
-    None: ("", "by:open", "by:succeeded", "by:dead", "by:cancelled"),
-    State.SCHEDULED: ("by:delivering", "by:open"),
-}
+_HOPELESS: Final = ("DB index is out of range", "cluster support disabled", "REDIS_MODE")
+"""Parts of errors that waiting does not mend."""
 _DURABLE: Final = {
     "appendonly": "yes",
     "appendfsync": "always",
@@ -53,6 +47,7 @@ class RedisStore:
         url: str,
         *,
         namespace: str = "rebound",
+        prefix: str = "",
         retention: Retention = Retention(),  # noqa: B008
         pool_size: int = 64,
         client: Redis | None = None,
@@ -62,7 +57,8 @@ class RedisStore:
     ) -> None:
         """`client` or `server`, where given, say how to connect in place of `url`.
 
-        A `client` stays the caller's. So many `replicas` have to confirm what is confirmed to
+        A `client` stays the caller's. `prefix` of every key, where it is not the one of
+        `namespace`. So many `replicas` have to confirm what is confirmed to
         others. `shift` gives seconds that are added to the server's clock, for tests. Raises
         ValueError for a malformed URL.
         """
@@ -70,7 +66,7 @@ class RedisStore:
             pool = client.connection_pool if client is not None else ConnectionPool.from_url(url)
             server = RedisServer(pool, pool_size)
         self._server = server
-        self._prefix = f"{{{namespace}:0}}:"
+        self._prefix = prefix or f"{{{namespace}:0}}:"
         self._replicas = replicas
         self._shift = shift
         self._keep = rows.Keep(retention)
@@ -86,7 +82,9 @@ class RedisStore:
             await self.ping()
         except StoreUnavailable as error:
             refused = (exceptions.AuthenticationError, exceptions.NoPermissionError)
-            if isinstance(error.__cause__, refused) or "DB index is out of range" in str(error):
+            if isinstance(error.__cause__, refused) or any(
+                text in str(error) for text in _HOPELESS
+            ):
                 raise StoreUnusable(str(error)) from error
             raise
         version = await self._info("redis_version")
@@ -100,7 +98,7 @@ class RedisStore:
         return ["; ".join(short)] if short else []
 
     async def ping(self) -> None:
-        await self._server.command("PING")
+        await self._server.command("EXISTS", self._prefix)
 
     async def time(self) -> float:
         seconds, micros = await self._server.command("TIME")
@@ -174,10 +172,14 @@ class RedisStore:
         await self._run("limit", queue, "" if in_flight is None else max(in_flight, 0))
 
     async def watch(self, kinds: Collection[str], wake: Callable[[], None], /) -> None:
-        channels = [f"{self._prefix}wake:{kind}" for kind in kinds]
+        channels = self.channels(kinds)
         if not channels:
             await asyncio.Event().wait()
         await self._server.listen(channels, lambda _: wake())
+
+    def channels(self, kinds: Collection[str]) -> list[str]:
+        """Where is published that something of `kinds` is due earlier than was known."""
+        return [f"{self._prefix}wake:{kind}" for kind in kinds]
 
     # -- for people --------------------------------------------------------------------------
 
@@ -186,22 +188,11 @@ class RedisStore:
         return None if row is None else rows.shown(id_, row)
 
     async def find(self, wanted: Filter, /, *, limit: int, cursor: str | None = None) -> Found:
-        score, last = rows.position(cursor)
-        sets = _WANTED.get(wanted.state) or ("", f"by:{wanted.state}")
-        narrow = wanted.leg or wanted.source or wanted.client_id
-        found: list[Task] = []
-        for _ in range(READ_AT_MOST // READ_AT_ONCE):
-            count = READ_AT_ONCE if narrow else min(limit - len(found), READ_AT_ONCE)
-            more, score, last, read = await self._run("find", score, last, count, READ_BYTES, *sets)
-            for at, id_, *fields in read:
-                task = rows.shown(id_.decode(), Row(*fields))
-                if wanted.accepts(task):
-                    found.append(task)
-                if len(found) >= limit:
-                    return Found(found, rows.cursor(at, id_))
-            if not more:
-                return Found(found, None)
-        return Found(found, rows.cursor(score, last))
+        return await finding.find(self.page, wanted, limit, cursor)
+
+    async def page(self, *arguments: Any) -> finding.Page:
+        """What `find.lua` reads."""
+        return finding.Page(*await self._run("find", *arguments))
 
     async def swap(self, before: Task, after: Task | None, /) -> bool:
         row = await self._row(before.id)

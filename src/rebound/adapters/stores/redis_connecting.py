@@ -1,4 +1,4 @@
-"""How to reach Redis: one server, or the master that Sentinels name."""
+"""How to reach Redis: one server, the master that Sentinels name, or a Cluster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
+from rebound.adapters.stores.redis_cluster import Address, RedisCluster
 from rebound.adapters.stores.redis_server import RedisServer
 
 SENTINEL_TIMEOUT: Final = 0.5
@@ -23,7 +24,7 @@ class Place(NamedTuple):
     """Login, database and scheme; of one server, host and port too."""
     tls: Mapping[str, str] = {}
     """`ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` of redis-py, as far as they are given."""
-    addresses: Sequence[tuple[str, int]] = ()
+    addresses: Sequence[Address] = ()
     """Host and port of each Sentinel, or of nodes of the Cluster to begin with."""
     master: str = ""
     """By which name the Sentinels know the master."""
@@ -54,3 +55,15 @@ def sentinel(place: Place, size: int) -> RedisServer:
         place.master, sentinels, ssl=secure, **options
     )
     return RedisServer(pool, size, sentinels.aclose)
+
+
+def cluster(place: Place, size: int, prefixes: Sequence[str]) -> RedisCluster:
+    """A Cluster, with at most `size` connections to each node; `prefixes` are those of all keys."""
+    single = ConnectionPool.from_url(place.url, **place.tls)
+
+    def connect(address: Address) -> RedisServer:
+        host, port = address
+        options = {**single.connection_kwargs, "host": host, "port": port}
+        return RedisServer(ConnectionPool(single.connection_class, **options), size)
+
+    return RedisCluster(connect, place.addresses, prefixes)

@@ -1,0 +1,127 @@
+"""What a Cluster alone can get wrong: parts, redirections, and lanes over several parts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from redis.crc import key_slot
+
+from rebound.adapters.stores.redis import RedisStore
+from rebound.adapters.stores.redis_connecting import Place
+from rebound.adapters.stores.redis_finding import Page, merged
+from rebound.adapters.stores.redis_partitions import PARTS, RedisPartitions, share, spread
+from rebound.domain.errors import StoreUnusable
+from rebound.ports import Filter
+from tests.conftest import Clock, RedisServer
+from tests.contract.conftest import MakeStore
+from tests.redis_servers import Cluster
+from tests.support import claim, claimed, ids, put, succeed, task
+
+in_a_cluster = pytest.mark.parametrize("make_store", ["redis-cluster"], indirect=True)
+
+
+@in_a_cluster
+async def test_limit_of_a_lane_holds_over_its_parts_and_workers(make_store: MakeStore) -> None:
+    one, other = make_store(), make_store()
+    await put(one, *(task(f"t{n}") for n in range(200)))
+    taken = Counter[str]()
+    for store in (one, other) * 10:
+        taken.update(ids(await claimed(store, 100, lane_limit=20)))
+    assert len(taken) == 20
+    assert max(taken.values()) == 1
+
+
+@in_a_cluster
+async def test_own_limit_and_hold_of_a_lane_reach_all_its_parts(make_store: MakeStore) -> None:
+    store = make_store()
+    queue = "http|http://one.test"
+    await put(store, *(task(f"t{n}") for n in range(100)))
+    await store.hold(queue, seconds=60)
+    assert await claimed(store) == []
+    await store.hold(queue, seconds=None)
+    await store.limit(queue, in_flight=10)
+    assert sum([len(await claimed(store)) for _ in range(10)]) == 10
+    await store.limit(queue, in_flight=None)
+    assert sum([len(await claimed(store, lane_limit=800)) for _ in range(5)]) == 90
+
+
+@in_a_cluster
+async def test_twenty_hanging_lanes_leave_slots_for_a_healthy_one(make_store: MakeStore) -> None:
+    store, slots, free = make_store(), 1024, 1024
+    for n in range(20):
+        await put(store, *(task(f"h{n}-{i}", f"hang{n}") for i in range(300)))
+        for _ in range(12):
+            free -= len(await claimed(store, min(free, 200), free=free, slots=slots))
+    assert free >= slots // 21 // 2
+    await put(store, *(task(f"ok{n}", "healthy") for n in range(PARTS)))
+    found = [await claimed(store, free, free=free, slots=slots) for _ in range(3)]
+    assert sum(map(len, found)) == PARTS
+
+
+@in_a_cluster
+async def test_small_claims_reach_every_part_in_turn(make_store: MakeStore) -> None:
+    store = make_store()
+    await put(store, *(task(f"t{n}") for n in range(40)))
+    seen = set[str]()
+    for _ in range(60):
+        batch = await claimed(store, 1, free=100, slots=100)
+        seen |= set(ids(batch))
+        await store.settle([succeed(t, await store.time()) for t in batch])
+    assert len(seen) == 40
+    assert (await claim(store)).next_due is None
+
+
+@in_a_cluster
+async def test_lists_are_merged_page_by_page_and_nothing_is_left_out(
+    make_store: MakeStore, clock: Clock
+) -> None:
+    store = make_store()
+    for n in range(50):
+        await put(store, task(f"t{n}", client_id="odd" if n % 2 else ""))
+    for wanted, names in (
+        (Filter(), [f"t{n}" for n in reversed(range(50))]),
+        (Filter(client_id="odd"), [f"t{n}" for n in reversed(range(50)) if n % 2]),
+    ):
+        seen: list[str] = []
+        cursor: str | None = None
+        for _ in range(10):
+            page = await store.find(wanted, limit=7, cursor=cursor)
+            seen += ids(page.tasks)
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert seen == names
+
+
+async def test_one_server_is_refused_as_a_cluster_and_a_cluster_as_one_server(
+    redis_server: RedisServer, redis_cluster: Cluster
+) -> None:
+    alone = RedisPartitions(Place("redis://", addresses=[("127.0.0.1", redis_server.port)]))
+    node = RedisStore(f"redis://{redis_cluster.masters[0].address}", namespace="elsewhere")
+    for store, said in ((alone, "cluster support disabled"), (node, "set REDIS_MODE to cluster")):
+        with pytest.raises(StoreUnusable, match=said):
+            await store.open()
+        await store.aclose()
+
+
+def test_parts_lie_evenly_over_the_slots() -> None:
+    for namespace in ("rebound", "a.b:c"):
+        slots = [key_slot(prefix.encode()) for prefix in spread(namespace)]
+        assert [slot * PARTS // 16384 for slot in slots] == list(range(PARTS))
+        assert {slot * 3 // 16384 for slot in slots} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("total", [0, 1, 7, 8, 100, 1_000_001])
+def test_shares_add_up(total: int) -> None:
+    assert sum(share(total, part) for part in range(PARTS)) == total
+
+
+def test_merged_page_ends_where_the_first_part_to_stop_has_come_to() -> None:
+    one = Page(1, b"5", b"b", [[b"9", b"a"], [b"5", b"b"]])
+    other = Page(1, b"7", b"c", [[b"8", b"d"], [b"7", b"c"]])
+    done = Page(0, b"1", b"e", [[b"7", b"x"], [b"1", b"e"]])
+    assert merged([one, other, done]) == Page(
+        1, b"7", b"c", [[b"9", b"a"], [b"8", b"d"], [b"7", b"x"], [b"7", b"c"]]
+    )
+    assert [row[1] for row in merged([done, done]).read] == [b"x", b"x", b"e", b"e"]
