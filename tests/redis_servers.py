@@ -38,6 +38,13 @@ def until(what: str, holds: Callable[[], bool], seconds: float = 20.0) -> None:
     raise TimeoutError(f"still not: {what}")
 
 
+def follow(master: Node, replicas: int) -> bool:
+    """Whether so many replicas have everything that `master` has."""
+    with Redis(port=master.port, socket_timeout=2) as client:
+        client.publish("follow", "")  # WAIT is about what its own connection has written
+        return int(client.wait(replicas, 1000)) >= replicas
+
+
 @contextmanager
 def stopped_if_broken(group: Any) -> Iterator[None]:
     """Stop what runs of a group that does not come up."""
@@ -114,9 +121,9 @@ class Sentinels:
     ):
         """`lines` of redis.conf for the data; `password` is that of the Sentinels."""
         self.master = Node(folder / "data0", *lines)
-        follow = f"replicaof 127.0.0.1 {self.master.port}"
+        behind = f"replicaof 127.0.0.1 {self.master.port}"
         self.data = [self.master]
-        self.data += [Node(folder / f"data{n + 1}", follow, *lines) for n in range(replicas)]
+        self.data += [Node(folder / f"data{n + 1}", behind, *lines) for n in range(replicas)]
         self.sentinels: list[Node] = []
         with stopped_if_broken(self):
             until("the replicas follow", self._in_step)
@@ -145,8 +152,7 @@ class Sentinels:
             node.stop()
 
     def _in_step(self) -> bool:
-        links = [node.info("master_link_status") == "up" for node in self.data[1:]]
-        return all(links) and self.master.ask("PING")
+        return follow(self.master, len(self.data) - 1)
 
     def _knows(self, sentinel: Node, login: dict[str, str]) -> bool:
         found = sentinel.ask("SENTINEL", "MASTER", self.name, **login)
@@ -229,6 +235,7 @@ class Cluster:
         return len(known) == len(self.nodes) and all(" connected" in line for line in known)
 
     def _is_complete(self) -> bool:
-        links = [node.info("master_link_status") for node in self.nodes[len(self.masters) :]]
+        each = len(self.nodes) // len(self.masters) - 1
         states = [node.ask("CLUSTER", "INFO") for node in self.nodes]
-        return set(links) <= {"up"} and all("cluster_state:ok" in state for state in states)
+        in_step = all(follow(master, each) for master in self.masters)
+        return in_step and all("cluster_state:ok" in state for state in states)

@@ -13,7 +13,7 @@ from redis.crc import key_slot
 from rebound import Config, Destination, Rebound, StoreUnavailable, Task
 from rebound.adapters.stores.redis_partitions import spread
 from tests.e2e.conftest import Receiver
-from tests.redis_servers import Cluster, Sentinels
+from tests.redis_servers import Cluster, Sentinels, follow
 from tests.support import until
 
 
@@ -105,6 +105,7 @@ async def test_frozen_master_that_comes_back_as_a_replica_is_not_written_to(
     async with Rebound(watched(group, lease=2)) as rebound:
         source = Source(rebound, receiver)
         await source.create(5)
+        assert await asyncio.to_thread(follow, group.master, 1)
         group.master.freeze()
         await source.create(5)
         group.master.thaw()
@@ -140,7 +141,7 @@ async def test_cluster_spreads_tasks_over_all_masters_and_survives_the_death_of_
         sizes = [master.ask("DBSIZE") for master in cluster.masters]
         assert all(sizes), sizes
         for master in cluster.masters:
-            assert await asyncio.to_thread(master.ask, "WAIT", 1, 2000) == 1
+            assert await asyncio.to_thread(follow, master, 1)
         cluster.masters[1].stop()
         await source.create(60)
         assert source.refused > 0

@@ -229,7 +229,6 @@ class Line:
         self._due = [0.0] * PARTS
         self._look = [0.0] * PARTS
         self._blocked: set[int] = set()
-        self._offset = 0.0
 
     def wake(self, parts: Iterable[int]) -> None:
         """Something may be due in `parts`."""
@@ -237,17 +236,18 @@ class Line:
             self._due[part] = 0.0
 
     def begin(self, limit: int) -> list[int]:
-        """The parts to look at, at most `limit`; those first that were looked at longest ago.
+        """The parts to look at, one at least and at most `limit`, longest ago looked at first.
 
         Those that left something because of the limits are looked at by every claim.
         """
         now = asyncio.get_running_loop().time()
+        line = sorted(range(PARTS), key=self._look.__getitem__)
         parts = [
             part
-            for part in range(PARTS)
+            for part in line
             if min(self._due[part], self._look[part]) <= now or part in self._blocked
         ]
-        parts = sorted(parts, key=self._look.__getitem__)[:limit]
+        parts = parts[:limit] or line[:1]  # for what time it is, if nothing else
         for part in parts:
             self._due[part] = math.inf  # unless a wake comes while it is looked at
         return parts
@@ -258,6 +258,7 @@ class Line:
         tasks: list[Task] = []
         buried: list[Task] = []
         errors = []
+        at = 0.0
         for part, reply in replies.items():
             self._look[part] = now + self._look_every
             if isinstance(reply, BaseException):
@@ -266,7 +267,7 @@ class Line:
                 continue
             tasks += reply.tasks
             buried += reply.buried
-            self._offset = reply.now - now
+            at = max(at, reply.now)
             self._blocked.discard(part)
             if reply.blocked:
                 self._blocked.add(part)
@@ -275,8 +276,8 @@ class Line:
         if errors and (not tasks or not all(isinstance(e, StoreUnavailable) for e in errors)):
             raise errors[0]
         due = min(self._due)
-        next_due = due + self._offset if due < math.inf else None
-        return Claimed(tasks, now + self._offset, next_due, bool(self._blocked), buried)
+        next_due = at + due - now if due < math.inf else None
+        return Claimed(tasks, at, next_due, bool(self._blocked), buried)
 
 
 def _part(id_: str) -> int:
