@@ -1,7 +1,7 @@
 """The store in a Redis Cluster: eight parts, each a `RedisStore` in a slot of its own.
 
 A task stays in the part that its id says, so that whatever happens to it touches one slot; a lane
-has a share of its limit in each. Reasons: docs/adr/0015-parts-by-id-in-a-cluster.md.
+has a share of its limit in each. Reasons: docs/adr/0017-parts-by-id-in-a-cluster.md.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class RedisServer:
 
     async def _exchange(self, calls: Sequence[Sequence[Argument]], repeat: bool) -> list[Any]:
         """The replies to commands that go as one. Raises the first error among them."""
-        packed = b"".join(map(pack, calls))
+        packed = pack(calls[0]) if len(calls) == 1 else b"".join(map(pack, calls))
         try:
             return await self._try(packed, len(calls))
         except exceptions.AuthenticationError:
@@ -144,13 +144,18 @@ class RedisServer:
             raise ConnectionError("the store is closed")
         async with asyncio.timeout(TRY_TIMEOUT), self._slots:
             connection = await self._connected()
+            replies: list[Any] = []
+            error: exceptions.ResponseError | None = None
             try:
                 await connection.send_packed_command(packed, check_health=False)
-                replies = [await _reply(connection) for _ in range(count)]
+                for _ in range(count):
+                    try:
+                        replies.append(await connection.read_response(disable_decoding=True))
+                    except exceptions.ResponseError as refused:
+                        error = error or refused
             except BaseException:  # a reply that comes late must not answer another command
                 await connection.disconnect(nowait=True)
                 raise
-            error = next((one for one in replies if isinstance(one, Exception)), None)
             if isinstance(error, exceptions.ReadOnlyError):  # not the primary any more: look it up
                 await connection.disconnect(nowait=True)
             else:
@@ -203,14 +208,6 @@ def pack(arguments: Sequence[Argument]) -> bytes:
         data = one if isinstance(one, bytes) else str(one).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
-
-
-async def _reply(connection: Any) -> Any:
-    """What the server answers next, an error too."""
-    try:
-        return await connection.read_response(disable_decoding=True)
-    except exceptions.ResponseError as error:
-        return error
 
 
 async def _messages(connection: Any, wake: Wake, count: int) -> None:
