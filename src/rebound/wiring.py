@@ -88,7 +88,7 @@ def make_examiner(config: Config) -> Examiner:
     store = make_store(config, time.time)
     from rebound.adapters.stores.redis_doctor import Parted, RedisDoctor
 
-    replicas = getattr(config, "redis_wait_replicas", None) or 0
+    replicas = config.redis_wait_replicas or 0
     return RedisDoctor(cast("Parted", store), lease=config.lease, replicas=replicas)
 
 

@@ -108,7 +108,7 @@ class RedisStore:
         await self._server.aclose()
 
     @property
-    def parts(self) -> Sequence[tuple[RedisServer, str]]:
+    def parts(self) -> Sequence[tuple[Server, str]]:
         """Each prefix of keys with the server that has them, for the doctor."""
         return [(self._server, self._prefix)]
 

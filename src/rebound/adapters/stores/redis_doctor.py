@@ -14,7 +14,7 @@ from rebound.adapters.stores import redis_places as places
 from rebound.adapters.stores import redis_records as rows
 from rebound.adapters.stores.redis_health import server_findings
 from rebound.adapters.stores.redis_records import Row
-from rebound.adapters.stores.redis_scripts import RedisServer, Script
+from rebound.adapters.stores.redis_scripts import Script, Server
 from rebound.domain import finding
 from rebound.domain.finding import Damage, Finding, Report
 from rebound.domain.task import Task
@@ -31,7 +31,7 @@ class Parted(Protocol):
     """A store in one part, or in several."""
 
     @property
-    def parts(self) -> Sequence[tuple[RedisServer, str]]:
+    def parts(self) -> Sequence[tuple[Server, str]]:
         """Each prefix of keys with the server that has them."""
         ...
 
@@ -86,7 +86,7 @@ class _Examination:
     """One pass over the keys of one prefix."""
 
     def __init__(
-        self, part: tuple[RedisServer, str], report: Report, lease: float, repair: bool, shift: int
+        self, part: tuple[Server, str], report: Report, lease: float, repair: bool, shift: int
     ) -> None:
         self.tasks = 0
         self.queues: set[str] = set()

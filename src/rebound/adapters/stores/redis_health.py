@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from rebound.adapters.stores.redis_scripts import RedisServer
+from rebound.adapters.stores.redis_scripts import Server
 from rebound.domain.errors import StoreUnavailable
 from rebound.domain.finding import Finding, Severity
 
@@ -22,7 +22,7 @@ SETTINGS: Final = (
 Said = Mapping[str, str]
 
 
-async def server_findings(server: RedisServer, replicas: int) -> list[Finding]:
+async def server_findings(server: Server, replicas: int) -> list[Finding]:
     """What is wrong with it; `replicas` have to confirm each write. Raises StoreUnavailable."""
     await server.command("PING")
     before = time.time()
@@ -41,7 +41,7 @@ async def server_findings(server: RedisServer, replicas: int) -> list[Finding]:
     ]
 
 
-async def _info(server: RedisServer) -> Said:
+async def _info(server: Server) -> Said:
     """INFO; empty where the login may not ask."""
     found: dict[str, str] = {}
     with contextlib.suppress(StoreUnavailable):
@@ -52,7 +52,7 @@ async def _info(server: RedisServer) -> Said:
     return found
 
 
-async def _settings(server: RedisServer) -> Said:
+async def _settings(server: Server) -> Said:
     """Those of SETTINGS that the server tells; managed ones may not."""
     found: dict[str, str] = {}
     for name in SETTINGS:

@@ -19,6 +19,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from rebound.adapters.stores import redis_finding as finding
 from rebound.adapters.stores.redis import RedisStore
 from rebound.adapters.stores.redis_connecting import Place, cluster
+from rebound.adapters.stores.redis_scripts import Server
 from rebound.domain.errors import StoreUnavailable
 from rebound.domain.task import Task
 from rebound.ports import Claimed, Filter, Found, Retention, Stored, Submission
@@ -111,6 +112,11 @@ class RedisPartitions:
 
     async def aclose(self) -> None:
         await self._cluster.aclose()
+
+    @property
+    def parts(self) -> Sequence[tuple[Server, str]]:
+        """Each prefix of keys with the server that has them, for the doctor."""
+        return [one for part in self._parts for one in part.parts]
 
     # -- the hot path ------------------------------------------------------------------------
 
