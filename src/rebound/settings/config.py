@@ -78,17 +78,13 @@ class Config:
     redis_cluster_addrs: OptionalTexts = OptionalTexts(
         readers.brokers, "host:port of some nodes of the Cluster, several with commas", None)
     redis_wait_replicas: OptionalNumber = OptionalNumber(
-        whole(0, 10), "replicas that have to confirm a task before it is confirmed", None,
+        whole(0, 10), "replicas that must have a task before it is confirmed", None,
         shown_default="0")
     redis_tls: Optional = Optional(
-        choice({"on": "on", "off": "off"}), "on, as in rediss://, or off", None,
-        shown_default="off")
-    redis_tls_ca: Optional = Optional(
-        readers.file, "file of the certificates to trust for Redis", None)
-    redis_tls_cert: Optional = Optional(
-        readers.file, "file of the client's certificate for Redis", None)
-    redis_tls_key: Optional = Optional(
-        readers.file, "file of the client's private key for Redis", None)
+        choice({"on": "on", "off": "off"}), "on, as rediss:// is, or off", None, shown_default="off")
+    redis_tls_ca: Optional = Optional(readers.file, "file of the authorities to trust", None)
+    redis_tls_cert: Optional = Optional(readers.file, "file of the client's certificate", None)
+    redis_tls_key: Optional = Optional(readers.file, "file of the client's private key", None)
     redis_pool_size: OptionalNumber = OptionalNumber(
         whole(1, 10_000), "connections to Redis at most", None,
         shown_default=str(redis_settings.DEFAULT_POOL))
