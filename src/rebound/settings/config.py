@@ -81,7 +81,7 @@ class Config:
         whole(0, 10), "replicas that must have a task before it is confirmed", None,
         shown_default="0")
     redis_tls: Optional = Optional(
-        choice({"on": "on", "off": "off"}), "on, as rediss:// is, or off", None, shown_default="off")
+        choice({"on": "on", "off": "off"}), "on (as rediss://) or off", None, shown_default="off")
     redis_tls_ca: Optional = Optional(readers.file, "file of the authorities to trust", None)
     redis_tls_cert: Optional = Optional(readers.file, "file of the client's certificate", None)
     redis_tls_key: Optional = Optional(readers.file, "file of the client's private key", None)
