@@ -148,6 +148,7 @@ def test_all_empty_counts_as_absent() -> None:
         {"port": 9092},
         {"host": "h", "port": 0, "topic": "t"},
         {"host": "h", "port": "0", "topic": "t"},
+        {"host": "h", "port": "1,other:2", "topic": "t"},
         {"host": "h", "port": -1, "topic": "t"},
         {"host": "h", "port": 65536, "topic": "t"},
         {"host": "h", "port": "http", "topic": "t"},

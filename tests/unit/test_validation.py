@@ -120,11 +120,16 @@ def test_a_name_of_a_megabyte_is_not_repeated() -> None:
         {"attempts": [["main", 1, 1.0, 1.0, "failed"]]}, {"dead_attempt": 3}, {"dead_at": 1},
         {"replayed_at": 5}, {"due_at": 5}, {"updated_at": 5}, {"finished_at": 5},
         {"dead_reason": "expired"}, {"dead_letter": "none"}, {"last_error": "x"},
+        {"state": None}, {"lease": None}, {"dead_attempt": 0}, {"attempts": []},
     ],
 )  # fmt: skip
 def test_what_rebound_writes_itself_is_refused_from_callers(fields: dict[str, Any]) -> None:
     (name,) = fields
     assert str(refused(**fields)).startswith(f"{name}: unknown field")
+
+
+def test_inside_a_message_such_names_are_nobodys_business() -> None:
+    assert checked(message_data={"state": None, "lease": 1}).state is None
 
 
 @pytest.mark.parametrize("attempt", [0, 3, -1, 10**20])

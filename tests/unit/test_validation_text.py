@@ -105,7 +105,10 @@ def test_base64_is_decoded_before_sending() -> None:
     assert validation.message(checked(message_encoding="base64")) == b""
 
 
-@pytest.mark.parametrize("data", ["YQ", "YQ=", "Y Q==", "YQ==\n", "é", "YQ-_", "==", {}, None, 5])
+@pytest.mark.parametrize(
+    "data",
+    ["YQ", "YQ=", "Y Q==", "YQ==\n", "é", "YQ-_", "==", "AAAA=", "AAAA====", {}, None, 5],
+)
 def test_what_is_no_base64_is_refused(data: Any) -> None:
     assert refused(message_data=data, message_encoding="base64").field == "message_data"
 

@@ -61,10 +61,18 @@ class Base64(Struct, frozen=True, forbid_unknown_fields=True):
     def valid(self) -> bool:
         """True if it can be decoded."""
         try:
-            b64decode(self.base64, validate=True)
+            unbase64(self.base64)
         except ValueError:
             return False
         return True
+
+
+def unbase64(text: str) -> bytes:
+    """The bytes of base64 `text`. Raises ValueError."""
+    decoded = b64decode(text, validate=True)
+    if len(text) % 4 or text.endswith("==="):
+        raise ValueError("more padding than there may be, which Python takes")
+    return decoded
 
 
 HeaderList = list[tuple[str, str | Base64 | None]]
@@ -162,6 +170,8 @@ class Destination(
             )
         if not self.url and not (self.host and self.topic):
             raise ValidationError(f"{field}: give a url, or a host and a topic", field=field)
+        if self.host and not re.fullmatch("[0-9]{0,5}", str(self.port), re.ASCII):
+            raise ValidationError(f"{field}.port: must be from 1 to 65535", field=f"{field}.port")
         try:
             where = self.place
         except ValidationError as error:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from msgspec.structs import astuple, replace
 
 from rebound.domain import surrogates
 from rebound.domain.backoff import STRATEGIES, Strategy
-from rebound.domain.destination import Base64
+from rebound.domain.destination import Base64, unbase64
 from rebound.domain.errors import InvalidBody, PayloadTooLarge, ValidationError
 from rebound.domain.explaining import ENGINE_FIELDS, PARTS, explain, known_fields, unknown_field
 from rebound.domain.plain import require_json, surely_json
@@ -30,7 +29,7 @@ def parse(data: bytes) -> Task:
     """A Task from JSON text. Raises InvalidBody (no JSON) or ValidationError (no valid task)."""
     require_utf8(data)
     try:
-        return _without_engine_fields(_decoder.decode(data))
+        return _without_engine_fields(_decoder.decode(data), data)
     except msgspec.ValidationError as error:
         explained = explain(error)
         try:
@@ -46,7 +45,7 @@ def parse(data: bytes) -> Task:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise not_json(data, error) from None
     try:
-        return _without_engine_fields(_decoder.decode(stripped))
+        return _without_engine_fields(_decoder.decode(stripped), data)
     except msgspec.ValidationError as error:
         raise explain(error) from None
 
@@ -171,12 +170,14 @@ _DEFAULTS = {
 
 _FIRST_OURS = len(Task.__struct_fields__) - len(ENGINE_FIELDS)
 _UNTOUCHED = tuple(_DEFAULTS[name] for name in ENGINE_FIELDS)
+_OURS = re.compile(f'"({"|".join(ENGINE_FIELDS)})"'.encode())
 
 
-def _without_engine_fields(task: Task) -> Task:
-    if astuple(task)[_FIRST_OURS:] != _UNTOUCHED:
-        for name in ENGINE_FIELDS:
-            if getattr(task, name) != _DEFAULTS[name]:
+def _without_engine_fields(task: Task, data: bytes) -> Task:
+    """`task`, read from `data`. Raises ValidationError where that has a field of Rebound's own."""
+    if astuple(task)[_FIRST_OURS:] != _UNTOUCHED or _OURS.search(data):
+        for name in _members(data):  # the search also finds what is inside the message
+            if name in ENGINE_FIELDS:
                 raise unknown_field(name, Task, name)
     return task
 
@@ -253,6 +254,6 @@ def _check_key(key: object) -> None:
 
 def _decoded(text: str, field: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return unbase64(text)
+    except ValueError:
         raise ValidationError(f"{field}: is not base64", field=field) from None

@@ -24,7 +24,8 @@ The server itself answers, and closes the connection: 400 `BAD_REQUEST` to what 
 `REQUEST_TIMEOUT` to a request that does not arrive in time, 431 `HEADERS_TOO_LARGE` to more than \
 100 headers or 64 KiB of them, and 503 `TOO_MANY_CONNECTIONS`.
 
-Times are RFC 3339 in UTC with milliseconds. Ids are percent-encoded in paths."""
+Times are RFC 3339 in UTC with milliseconds. Ids are percent-encoded in paths. Calls without \
+parameters ignore a query."""
 
 
 class Parameter(NamedTuple):
@@ -85,7 +86,8 @@ CALLS: Final[Sequence[Call]] = (
         (
             Parameter(
                 "Idempotency-Key", "header",
-                "Becomes the id where the body has none; bare, or quoted as in RFC 8941", str,
+                "Becomes the id where the body has none; bare, or quoted as in RFC 8941",
+                Annotated[str, Meta(extra_json_schema={"format": "idempotency-key"})],
             ),
         ),
         "Task",
@@ -105,7 +107,10 @@ CALLS: Final[Sequence[Call]] = (
                 "limit", "query", "Most tasks in the page, default 100",
                 Annotated[int, Meta(ge=1, le=1000)],
             ),
-            Parameter("cursor", "query", "The `next_cursor` of the page before", str),
+            Parameter(
+                "cursor", "query", "The `next_cursor` of the page before",
+                Annotated[str, Meta(extra_json_schema={"format": "cursor"})],
+            ),
         ),
     ),
     Call(
@@ -114,6 +119,17 @@ CALLS: Final[Sequence[Call]] = (
             200: ("One result for each task, in order", "BatchResults"),
         },
         body="Batch",
+    ),
+    Call(
+        "getTaskNamedBatch", "get", "/tasks/batch", "Look at the task with the id `batch`",
+        _STORED | _UNKNOWN | {200: ("The task", "TaskView")},
+    ),
+    Call(
+        "deleteTaskNamedBatch", "delete", "/tasks/batch", "Forget the task with the id `batch`",
+        _STORED | _UNKNOWN | {
+            204: ("It is forgotten", None),
+            409: ("`WRONG_STATE`: it is not finished", "Error"),
+        },
     ),
     Call(
         "getTask", "get", "/tasks/{id}", "Look at a task",

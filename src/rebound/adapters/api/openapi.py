@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from rebound import __version__
-from rebound.adapters.api import view
+from rebound.adapters.api import shapes, view
 from rebound.adapters.api.calls import CALLS, DESCRIPTION, Call, Parameter
 from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Base64, Destination
@@ -146,6 +146,7 @@ def _schemas() -> dict[str, Schema]:
         del task["properties"][field]
     for name in ("Task", "Destination", "Backoff"):
         _nullable(schemas[name])
+    shapes.refine(schemas)
     for kind in _ANSWERS:
         answered = schemas[kind.__name__]
         answered["required"] = list(answered["properties"])
@@ -153,9 +154,14 @@ def _schemas() -> dict[str, Schema]:
     schemas["Page"]["properties"]["tasks"]["items"] = _ref("TaskSummary")
     schemas["Batch"] = {
         "type": "object",
-        "description": "Tasks that stand each for itself: a bad one does not stop the others.",
+        "description": "Tasks that stand each for itself: anything else gets its own error.",
         "properties": {
-            "tasks": {"type": "array", "items": _ref("Task"), "minItems": 1, "maxItems": 1000}
+            "tasks": {
+                "type": "array",
+                "items": {"anyOf": [_ref("Task"), {}]},
+                "minItems": 1,
+                "maxItems": 1000,
+            }
         },
         "required": ["tasks"],
         "additionalProperties": False,
