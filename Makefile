@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint types cover bench services stop openapi clean
+.PHONY: help setup run demo test lint types cover fuzz bench services stop openapi clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ cover: $(READY) ## tests with coverage of lines and branches, at least 90 %; wri
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=90 --skip-covered
 	$(BIN)/python docs/coverage.py
+
+fuzz: $(READY) ## bad input by the ten thousand; SHORT=1: the same in a minute; SEED=n: the same again
+	$(BIN)/python -m tests.fuzz $(if $(SHORT),--short)
 
 bench: $(READY) ## the figures, each beside its target
 	@sh tests/servers.sh redis-server=redis-server nginx=nginx-light java=default-jre-headless mvn=maven

@@ -95,14 +95,19 @@ def _operation(call: Call) -> Schema:
 
 
 def _parameter(parameter: Parameter) -> Schema:
+    schema = (
+        _portable(msgspec.json.schema(parameter.type, ref_template=_REF + "{name}"))
+        if parameter.type
+        else _ref(parameter.schema)
+    )
+    if parameter.where == "query" and schema.get("type") != "string":
+        schema = {"anyOf": [schema, {"enum": [""]}]}  # counts as absent
     return {
         "name": parameter.name,
         "in": parameter.where,
         "required": parameter.where == "path",
         "description": parameter.description,
-        "schema": _portable(msgspec.json.schema(parameter.type, ref_template=_REF + "{name}"))
-        if parameter.type
-        else _ref(parameter.schema),
+        "schema": schema,
     }
 
 

@@ -1,0 +1,1 @@
+"""Bad input by the ten thousand: `make fuzz`, and `make fuzz SHORT=1` in a minute."""
