@@ -26,6 +26,9 @@ class Service(NamedTuple):
     @property
     def rss(self) -> float:
         """Resident memory in MiB."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        if status.exists():
+            return int(status.read_text().partition("VmRSS:")[2].split()[0]) / 1024
         found = subprocess.check_output(["ps", "-o", "rss=", "-p", str(self.process.pid)])
         return int(found) / 1024
 

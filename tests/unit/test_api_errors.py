@@ -72,3 +72,17 @@ async def test_a_bug_is_500_and_only_the_log_has_the_details(
     assert (reply.status, reply.code) == (500, "INTERNAL")
     assert b"ZeroDivision" not in reply.body
     assert "ZeroDivisionError: the details" in caplog.text
+
+
+async def test_a_connection_that_is_gone_when_the_answer_comes_is_no_bug(api: Api) -> None:
+    scope = {
+        "type": "http", "method": "GET", "raw_path": b"/livez", "query_string": b"", "headers": [],
+    }  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        raise RuntimeError("the handler is closed")
+
+    await api(scope, receive, send)

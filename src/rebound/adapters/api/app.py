@@ -7,6 +7,7 @@ by part (docs/adr). What is answered is in `view`, what an error becomes in `ans
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
@@ -111,10 +112,12 @@ class Api:
             return
         if request.truncated:
             headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
         if request.method == "HEAD":
             body = b""
-        await send({"type": "http.response.body", "body": body})
+        # uvloop raises this where the next bytes on the connection were no HTTP, which ended it.
+        with contextlib.suppress(RuntimeError):
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, request: Request, raw_path: bytes) -> Answer:
         try:

@@ -38,8 +38,13 @@ _BY_KIND: Final = {
 def refine(schemas: dict[str, Schema]) -> None:
     """Say in the schemas of what is sent which members go together, and as which text."""
     schemas["Base64"]["properties"]["base64"]["pattern"] = BASE64
-    schemas["BackoffView"] = schemas["Backoff"] | {"title": "BackoffView"}
-    schemas["TaskView"]["properties"]["backoff"]["anyOf"][0] = _ref("BackoffView")
+    # Tasks that are shown may have come another way, with what is refused here.
+    shown = schemas["TaskView"]["properties"]
+    for name in ("Backoff", "Destination"):
+        schemas[f"{name}View"] = schemas[name] | {"title": f"{name}View"}
+    for name in ("backoff", "destination", "dead_destination"):
+        of = name.removeprefix("dead_").capitalize()
+        shown[name]["anyOf"][0] = _ref(f"{of}View")
     schemas["Backoff"] |= _backoff(schemas["Backoff"]["properties"])
     _destinations(schemas)
     task = schemas["Task"]
