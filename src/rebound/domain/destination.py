@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -14,6 +13,7 @@ from msgspec import Meta, Struct
 
 from rebound.domain.brokers import peers
 from rebound.domain.errors import ValidationError
+from rebound.domain.fields import unbase64
 
 MAX_URL = 2048
 MAX_HEADERS = 64
@@ -65,14 +65,6 @@ class Base64(Struct, frozen=True, forbid_unknown_fields=True):
         except ValueError:
             return False
         return True
-
-
-def unbase64(text: str) -> bytes:
-    """The bytes of base64 `text`. Raises ValueError."""
-    decoded = b64decode(text, validate=True)
-    if len(text) % 4 or text.endswith("==="):
-        raise ValueError("more padding than there may be, which Python takes")
-    return decoded
 
 
 HeaderList = list[tuple[str, str | Base64 | None]]
@@ -305,5 +297,4 @@ def redact_url(url: str) -> str:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" not in authority:
         return url
-    path = rest[len(authority) :]
-    return f"{scheme}{separator}***@{authority.rpartition('@')[2]}{path}"
+    return f"{scheme}{separator}***@{authority.rpartition('@')[2]}{rest[len(authority) :]}"

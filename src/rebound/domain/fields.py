@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -16,3 +17,11 @@ else:
 
 Text = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
 Visible = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[!-~]+\Z")]
+
+
+def unbase64(text: str) -> bytes:
+    """The bytes of base64 `text`. Raises ValueError."""
+    decoded = b64decode(text, validate=True)
+    if len(text) % 4 or text.endswith("==="):
+        raise ValueError("more padding than there may be, which Python takes")
+    return decoded

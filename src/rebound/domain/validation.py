@@ -13,9 +13,10 @@ from msgspec.structs import astuple, replace
 
 from rebound.domain import surrogates
 from rebound.domain.backoff import STRATEGIES, Strategy
-from rebound.domain.destination import Base64, unbase64
+from rebound.domain.destination import Base64
 from rebound.domain.errors import InvalidBody, PayloadTooLarge, ValidationError
 from rebound.domain.explaining import ENGINE_FIELDS, PARTS, explain, known_fields, unknown_field
+from rebound.domain.fields import unbase64
 from rebound.domain.plain import require_json, surely_json
 from rebound.domain.task import Task
 
