@@ -21,7 +21,18 @@ addresses = st.builds(
     st.from_regex(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]{0,12}){0,3}(\?[a-z=&%?]{0,9})?(#[a-z]{0,3})?",
                   fullmatch=True),
 )  # fmt: skip
+ports = st.just("") | st.integers(1, 65535).map(":{}".format)
+brokers = st.lists(
+    st.builds("{}{}".format, hosts.filter(str.isascii) | st.just("10.0.0.1"), ports),
+    min_size=1,
+    max_size=3,
+).map(",".join)
+topics = st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,9}", fullmatch=True)
 schemathesis.openapi.format("iri", addresses)
+schemathesis.openapi.format("kafka-brokers", brokers)
+schemathesis.openapi.format(
+    "kafka-url", st.builds("kafka://{}/{}".format, st.just("") | brokers, topics)
+)
 schemathesis.openapi.format("cursor", st.integers(0, 10**18 - 1).map(str))
 schemathesis.openapi.format(
     "idempotency-key", st.from_regex(r'[!#-~][!-~]{0,254}|"[!#-\[\]-~]{1,255}"', fullmatch=True)

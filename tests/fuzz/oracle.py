@@ -21,8 +21,8 @@ MAX_BODY = 2 * MAX_PAYLOAD + 65_536
 MAX_DEPTH = 5_000
 """Beyond this no parser goes; between a few hundred and this nothing is promised."""
 _OURS = re.compile(
-    "host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect"
-    "|x-message-key|x-rebound-.*",
+    "host|content[-_]length|transfer[-_]encoding|(proxy[-_])?connection|keep[-_]alive|te|trailer"
+    "|upgrade|expect|x[-_]message[-_]key|x[-_]rebound[-_].*",
     re.I,
 )
 _OURS_IN_KAFKA = re.compile(
@@ -181,7 +181,10 @@ def _goes(place: Mapping[str, Any]) -> bool:
             return False
     if kind in ("http", "https"):
         return _host_is_valid(place["url"])
-    return not place.get("host") or len(f"kafka://{place['host']}:1/{place['topic']}") <= 2048
+    brokers = place.get("host") or place["url"].partition("://")[2].partition("/")[0]
+    names = [name.rpartition(":")[0] or name for name in brokers.split(",") if name]
+    short = len(f"kafka://{brokers}:1/{place.get('topic', '')}") <= 2048
+    return short and all(name[0] == "[" or _name_is_valid(name) for name in names)
 
 
 def _fits(key: Any) -> bool:
@@ -207,9 +210,15 @@ def _host_is_valid(url: str) -> bool:
             host = host if host.isascii() else host.encode("idna").decode()
     except ValueError:
         return False
+    named = bracketed or _name_is_valid(host)
+    return bool(named and re.fullmatch("(0*[1-9][0-9]{0,4})?", port)) and int(port or 80) <= 65535
+
+
+def _name_is_valid(host: str) -> bool:
     labels = host.removesuffix(".").split(".")
-    named = len(host) <= 253 and all(re.fullmatch(r"[\w-]{1,63}", one) for one in labels)
-    return (
-        bool((bracketed or named) and re.fullmatch("(0*[1-9][0-9]{0,4})?", port))
-        and int(port or 80) <= 65535
-    )
+    if re.fullmatch("[0-9]+|0x[0-9a-f]*", labels[-1], re.I):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            return False
+    return len(host) <= 253 and all(re.fullmatch(r"[\w-]{1,63}", one) for one in labels)

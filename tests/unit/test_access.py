@@ -24,7 +24,7 @@ CALLS = [
     for path, operations in document()["paths"].items()
     for method, operation in operations.items()
 ]
-SUBMITS = {"createTask", "createTasks", "getTask"}
+SUBMITS = {"createTask", "createTasks", "getTask", "getTaskNamedBatch"}
 ALWAYS_OPEN = {"health", "livez", "readyz"}
 BODIES: Mapping[str, Any] = {"createTask": VALID, "createTasks": {"tasks": [VALID]}}
 

@@ -67,7 +67,7 @@ def _destinations(schemas: dict[str, Schema]) -> None:
     kafka = {**fields, **_NOT_HTTP, "url": _url("kafka", f"({_BROKERS})?/{_TOPIC}"), **_NO_TOPIC}
     topic = {
         **fields, **_NOT_HTTP, "url": _EMPTY,
-        "host": {"type": "string", "pattern": rf"\A{_BROKERS}\Z"},
+        "host": {"type": "string", "pattern": rf"\A{_BROKERS}\Z", "format": "kafka-brokers"},
         "port": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535},
                            {"type": "string", "pattern": rf"\A({_PORT})?\Z", "maxLength": 5},
                            _NULL]},
@@ -90,7 +90,7 @@ def _destinations(schemas: dict[str, Schema]) -> None:
 
 def _url(kind: str, rest: str) -> Schema:
     form: Schema = {"type": "string", "pattern": rf"\A{_SCHEME[kind]}://{rest}\Z"}
-    return form | {"maxLength": MAX_URL} | ({"format": "iri"} if kind == "http" else {})
+    return form | {"maxLength": MAX_URL, "format": {"http": "iri", "kafka": "kafka-url"}[kind]}
 
 
 def _headers(fields: Schema) -> Schema:
