@@ -22,14 +22,15 @@ addresses = st.builds(
                   fullmatch=True),
 )  # fmt: skip
 ports = st.just("") | st.integers(1, 65535).map(":{}".format)
+names = hosts.filter(str.isascii) | st.just("10.0.0.1")
 brokers = st.lists(
-    st.builds("{}{}".format, hosts.filter(str.isascii) | st.just("10.0.0.1"), ports),
+    st.builds("{}{}".format, names, ports),
     min_size=1,
     max_size=3,
 ).map(",".join)
 topics = st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,9}", fullmatch=True)
 schemathesis.openapi.format("iri", addresses)
-schemathesis.openapi.format("kafka-brokers", brokers)
+schemathesis.openapi.format("kafka-brokers", names | st.builds("{},{}".format, brokers, names))
 schemathesis.openapi.format(
     "kafka-url", st.builds("kafka://{}/{}".format, st.just("") | brokers, topics)
 )

@@ -92,6 +92,7 @@ def test_a_setting_is_read_from_what_people_write(name: str, given: Any, kept: A
         ("redis_wait_replicas", -1, "from 0"),
         ("redis_tls", "perhaps", "on, off"),
         ("redis_tls_ca", "/nowhere/ca.pem", "must be a file"),
+        ("redis_tls_ca", "x" * 5_000, "must be a file"),
         ("log_level", "loud", "debug, info, warn, warning, error"),
         ("log_format", "xml", "json, text"),
         ("environment", "moon", "dev, prod, production, staging"),

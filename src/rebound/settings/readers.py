@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from rebound.domain.backoff import STRATEGIES, Strategy
@@ -241,7 +241,7 @@ def any_or_broker(value: object) -> str:
 
 def file(value: object) -> str:
     """The path of a file that is there."""
-    if not isinstance(value, str) or not Path(value).is_file():
+    if not isinstance(value, str) or not os.path.isfile(value):  # Path raises for a long one
         raise ValueError("must be a file")
     return value
 

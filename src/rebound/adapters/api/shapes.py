@@ -17,7 +17,8 @@ _PORT: Final = (
     "(?=[0-9]{1,5}([^0-9]|$))0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}"
     "|655[0-2][0-9]|6553[0-5])"
 )
-_BROKER: Final = rf"([A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\])(:{_PORT})?"
+_HOST: Final = r"([A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\])"
+_BROKER: Final = f"{_HOST}(:{_PORT})?"
 _BROKERS: Final = f"{_BROKER}(,{_BROKER})*"
 _TOPIC: Final = r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}"
 _IN_URL: Final = r"""[^\x00-\x20\x7f-\xa0\\\"<>^`{|}]"""
@@ -67,7 +68,8 @@ def _destinations(schemas: dict[str, Schema]) -> None:
     kafka = {**fields, **_NOT_HTTP, "url": _url("kafka", f"({_BROKERS})?/{_TOPIC}"), **_NO_TOPIC}
     topic = {
         **fields, **_NOT_HTTP, "url": _EMPTY,
-        "host": {"type": "string", "pattern": rf"\A{_BROKERS}\Z", "format": "kafka-brokers"},
+        "host": {"type": "string", "pattern": rf"\A({_BROKER},)*{_HOST}\Z",
+                 "format": "kafka-brokers"},
         "port": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535},
                            {"type": "string", "pattern": rf"\A({_PORT})?\Z", "maxLength": 5},
                            _NULL]},
