@@ -13,7 +13,7 @@ from rebound.ids import uuid7
 from rebound.sync import SyncRebound
 
 try:
-    from django.apps import apps
+    from django.apps import apps as installed
     from django.db import transaction
 except ImportError:
     raise ImportError("rebound.frameworks.django needs Django: pip install django") from None
@@ -64,6 +64,6 @@ def handler(name: str) -> Callable[[Function], Function]:
 def _app() -> ReboundApp:
     from rebound.frameworks.django.apps import ReboundApp
 
-    app = apps.get_app_config("rebound")
+    app = installed.get_app_config("rebound")
     assert isinstance(app, ReboundApp)
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class ReboundApp(AppConfig):
 
     def ready(self) -> None:
         """Read the settings; what is wrong with them the system checks say."""
-        checks.register(self.check_settings)
+        checks.register(partial(self.check_settings))  # a method takes no tags
         try:
             self.config = configured(getattr(settings, "REBOUND", {}))
             self._rebound = SyncRebound(self.config, worker=False)
