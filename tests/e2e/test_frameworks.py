@@ -62,6 +62,7 @@ class Order(models.Model):
 """
 VIEWS = """
 import os
+from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import path
@@ -80,7 +81,14 @@ def place(request, number, url="call://mail"):
             raise ValueError("no such order")
     return HttpResponse(f"{id_} {os.getpid()}")
 
-urlpatterns = [path("orders/<str:number>", lambda r, number: place(r, int(number)))]
+async def later(request):
+    task = Task(source="shop", delay=60, destination=Destination(url="call://mail"))
+    return HttpResponse(await sync_to_async(create_task_on_commit)(task))
+
+urlpatterns = [
+    path("orders/<str:number>", lambda request, number: place(request, int(number))),
+    path("later", later),
+]
 """
 HANDLERS = """
 import threading
@@ -106,6 +114,17 @@ async def amail(task):
 MIGRATE = """
 from django.core.management import call_command
 call_command("migrate", run_syncdb=True, verbosity=0)
+"""
+TESTS = """
+from django.test import TestCase
+from rebound.frameworks.django import get_rebound
+
+class OrderTest(TestCase):
+    def test_an_order_is_mailed(self):
+        with self.captureOnCommitCallbacks(execute=True):
+            self.client.get("/orders/5")
+        (task,) = get_rebound().find().tasks
+        assert task.message_data == {"order": 5}
 """
 ASK = """
 from django.test import Client
@@ -206,22 +225,28 @@ async def test_a_fastapi_program_whose_store_cannot_be_used_does_not_start(fasta
 @pytest.fixture
 def django(tmp_path: Path) -> Path:
     (tmp_path / "shop").mkdir()
-    files = {"settings": SETTINGS, "models": MODELS, "views": VIEWS, "rebound_handlers": HANDLERS}
-    for name, text in {**files, "__init__": ""}.items():
+    files = {
+        "__init__": "", "settings": SETTINGS, "models": MODELS, "views": VIEWS, "tests": TESTS,
+        "rebound_handlers": HANDLERS,
+    }  # fmt: skip
+    for name, text in files.items():
         (tmp_path / "shop" / f"{name}.py").write_text(text)
     return tmp_path
 
 
 async def test_what_commits_is_submitted_and_what_rolls_back_is_not(django: Path) -> None:
-    paths = ["/orders/1", "/orders/-2", "/orders/3?to=ftp://x", "/orders/4?to=call://amail"]
+    paths = [
+        "/orders/1",
+        "/orders/-2",
+        "/orders/3?to=ftp://x",
+        "/orders/4?to=call://amail",
+        "/later",
+    ]
     shell = Program(django, "-m", "django", "shell", "-c", MIGRATE + ASK.format(paths=paths))
     assert await shell.ended() == 0, shell.printed()
-    first, second, third, fourth, counts = shell.printed().strip().splitlines()[-5:]
-    assert first.startswith("200 ")
-    assert second.startswith("500 ")
-    assert third.startswith("500 ")
-    assert fourth.startswith("200 ")
-    assert counts == "2 2"  # what is wrong with a task rolls back, too
+    *answers, counts = shell.printed().strip().splitlines()[-6:]
+    assert [answer[:3] for answer in answers] == ["200", "500", "500", "200", "200"]
+    assert counts == "2 3"  # what is wrong with a task rolls back, too
 
     worker = Program(django, "-m", "django", "rebound_worker")
     look = "SELECT count(*) FROM shop_order WHERE mailed"
@@ -263,3 +288,11 @@ async def test_the_system_checks_say_what_is_wrong_with_the_settings(django: Pat
     assert wrong in worker.printed()
     assert "Traceback" not in worker.printed()
     assert "(rebound.W001) REBOUND: the store rebound.db is another one for" in check.printed()
+
+
+async def test_a_django_test_sees_what_would_be_submitted(django: Path) -> None:
+    memory = "{'store_url': 'sqlite://:memory:'}"
+    tests = Program(django, "-m", "django", "test", "shop", REBOUND=memory)
+    assert await tests.ended() == 0, tests.printed()
+    assert "Ran 1 test" in tests.printed()
+    assert not list(django.rglob("rebound.db"))
