@@ -52,6 +52,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 REBOUND = {"store_url": f"sqlite:///{BASE_DIR}/rebound.db", "shutdown_grace": 5}
 if "REBOUND" in os.environ:
     REBOUND = eval(os.environ["REBOUND"])
+if "LOGGING" in os.environ:
+    LOGGING = eval(os.environ["LOGGING"])
 """
 MODELS = """
 from django.db import models
@@ -268,7 +270,7 @@ async def test_under_a_preforking_server_each_process_submits(
     )
     (django / "shop" / "wsgi.py").write_text(application)
     command = "-m gunicorn --preload --workers 2 --no-control-socket --log-level error shop.wsgi -b"
-    worker = Program(django, "-m", "django", "rebound_worker")
+    worker = Program(django, "-m", "django", "rebound_worker", LOGGING="{'version': 1}")
     async with serving(django, *command.split()) as ask:
         made: dict[str, str] = {}
         async with asyncio.timeout(20):
@@ -278,15 +280,20 @@ async def test_under_a_preforking_server_each_process_submits(
                 made[id_] = process
         await until(lambda: {got.id for got in receiver.got} >= made.keys())
     assert await worker.ended(signal.SIGINT) == 0, worker.printed()
+    assert "task delivered" not in worker.printed()  # the project's own LOGGING decides
 
 
 async def test_the_system_checks_say_what_is_wrong_with_the_settings(django: Path) -> None:
-    worker = Program(django, "-m", "django", "rebound_worker", REBOUND="{'lease': 'soon'}")
+    wrong = "{'lease': 'soon'}"
+    worker = Program(django, "-m", "django", "rebound_worker", REBOUND=wrong)
     check = Program(django, "-m", "django", "check", REBOUND="{}")
-    assert (await worker.ended(), await check.ended()) == (1, 0)
-    wrong = "(rebound.E001) REBOUND: LEASE: is 'soon', must be a duration from 1s to 1h"
-    assert wrong in worker.printed()
+    use = "from rebound.frameworks.django import get_rebound; get_rebound()"
+    shell = Program(django, "-m", "django", "shell", "-c", use, REBOUND=wrong)
+    assert [await program.ended() for program in (worker, check, shell)] == [1, 0, 1]
+    complaint = "REBOUND: LEASE: is 'soon', must be a duration from 1s to 1h"
+    assert f"(rebound.E001) {complaint}" in worker.printed()
     assert "Traceback" not in worker.printed()
+    assert f"ImproperlyConfigured: {complaint}" in shell.printed()
     assert "(rebound.W001) REBOUND: the store rebound.db is another one for" in check.printed()
 
 
