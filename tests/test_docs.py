@@ -47,6 +47,10 @@ _BLOCK = re.compile(
 )
 
 
+_FILE = re.compile(r"# ([\w/]+\.py)\n")
+"""The first line of a block that is not run but put into this file, at its end."""
+
+
 class Block(NamedTuple):
     """An example in a page, and what the page says that it prints."""
 
@@ -127,8 +131,7 @@ async def play(
     Only the addresses are replaced, by those of a real service, receiver and Kafka. In the end
     the topics `awaited` have a record each.
     """
-    (folder / ".venv").mkdir()
-    (folder / ".venv" / "bin").symlink_to(BIN)
+    (folder / ".venv").symlink_to(BIN.parent)  # all of it: python looks for its pyvenv.cfg
     receiver, printed = Receiver(free_port()), ""
     await receiver.start()
     try:
@@ -144,6 +147,11 @@ async def play(
                     text = await asyncio.to_thread(with_kafka, text, kafka)
                 text = text.replace("localhost:8080", f"localhost:{port}")
                 text = text.replace("localhost:9000", f"localhost:{receiver.port}")
+                if named := _FILE.match(text):
+                    (folder / named[1]).parent.mkdir(exist_ok=True)
+                    with (folder / named[1]).open("a") as file:
+                        file.write(text)
+                    continue
                 if "\nasync def test_" in text:
                     (folder / f"test_{block.where.rpartition(':')[2]}.py").write_text(text)
                     continue

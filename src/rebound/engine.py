@@ -128,7 +128,8 @@ class Engine:
                 results.append(error)
         return results
 
-    def _prepare(self, task: Task) -> Submission:
+    def check(self, task: Task) -> Task:
+        """The task as it would be stored. Raises ValidationError or PayloadTooLarge."""
         task = validation.check(
             task, max_payload=self.policy.max_payload, strategies=self.policy.strategies
         )
@@ -136,6 +137,10 @@ class Engine:
             destination: Destination | None = getattr(task, field)
             if destination and (why := self._why_not(destination)):
                 raise ValidationError(f"{field}: {why}", field=field)
+        return task
+
+    def _prepare(self, task: Task) -> Submission:
+        task = self.check(task)
         if self.closed:  # what is wrong with the task comes first
             raise Closed
         if not task.id:

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from rebound.adapters.api.access import Access
+    from rebound.adapters.producers.call import Handler
     from rebound.settings import Config
 
 STORE_PAUSE: Final = 0.5
@@ -49,10 +50,16 @@ def serve(config: Config, *, worker: bool = True) -> None:
         run(_serving(config, server_socket, worker=worker))
 
 
-def work(config: Config) -> None:
-    """Run a worker until a signal. Raises StoreUnusable."""
+def work(config: Config, handlers: Iterable[tuple[str, Handler]] = ()) -> None:
+    """Run a worker until a signal, with these functions for `call://` destinations by name.
+
+    Raises StoreUnusable, or ValidationError.
+    """
+    rebound = Rebound(config)
+    for name, function in handlers:
+        rebound.handler(name)(function)
     print_line(f"{config.store_shown} · worker without API")
-    run(_working(config))
+    run(_working(rebound))
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -217,13 +224,12 @@ async def serve_until(
             await rebound.close()
 
 
-async def _working(config: Config) -> None:
+async def _working(rebound: Rebound) -> None:
     stop = until_signal()
-    rebound = Rebound(config)
     try:
         await started(rebound, stop)
         await stop.wait()
-        _leave_in_time(config)
+        _leave_in_time(rebound.config)
     finally:
         await rebound.close()
 

@@ -98,6 +98,10 @@ class SyncRebound:
 
     # -- tasks -------------------------------------------------------------------------------
 
+    def check(self, task: Task) -> None:
+        """See `Rebound.check`."""
+        self._rebound.check(task)
+
     def create_task(self, task: Task) -> Task:
         """See `Rebound.create_task`."""
         return self._call(self._rebound.create_task, task)

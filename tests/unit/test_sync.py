@@ -12,6 +12,7 @@ import pytest
 from rebound import (
     Closed,
     Config,
+    Destination,
     DuplicateTask,
     ReboundError,
     State,
@@ -108,3 +109,12 @@ def test_a_start_that_fails_leaves_nothing_behind_and_can_be_repeated(tmp_path: 
     file.unlink()
     with rebound:
         assert rebound.create_task(task("a", delay=60)).id == "a"
+
+
+def test_a_task_can_be_checked_before_it_is_handed_in() -> None:
+    rebound = SyncRebound(Config(store_url="sqlite://:memory:", https_only=True), worker=False)
+    rebound.check(task(destination=Destination(url="https://api.test/hook")))
+    with pytest.raises(ValidationError, match="destination"):
+        rebound.check(task(destination=Destination(url="http://api.test/hook")))
+    with rebound:
+        assert rebound.find().tasks == []

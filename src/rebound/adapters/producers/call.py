@@ -24,6 +24,12 @@ PAUSE: Final = 1.0
 """Seconds before a task is looked at again whose function still runs here."""
 
 
+def is_async(function: Handler) -> bool:
+    """Whether it is to be awaited; an object that is called may be, too."""
+    called = getattr(function, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+
+
 class CallProducer:
     """A `ports.Producer` for one function.
 
@@ -35,8 +41,7 @@ class CallProducer:
         """`name` as in `call://name`; at most `threads` run a function that is not async."""
         self._name = name
         self._function: Callable[[Task], Any] = function
-        called = getattr(function, "__call__", None)  # noqa: B004 - of an object that is called
-        self._async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+        self._async = is_async(function)
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
         self._running: set[str] = set()
