@@ -31,6 +31,7 @@ from rebound.domain.errors import (
 from rebound.domain.task import Task
 from rebound.ids import uuid7
 from rebound.ports import Found
+from rebound.settings.addresses import without_secrets
 
 Result = TypeVar("Result")
 MAX_TASKS: Final = 1000
@@ -175,7 +176,8 @@ class AsyncClient:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if not left:
                     why = str(error) or type(error).__name__
-                    raise StoreUnavailable(f"no answer from {self._url}: {why}") from None
+                    at = without_secrets(self._url)
+                    raise StoreUnavailable(f"no answer from {at}: {why}") from None
                 wait = 0.0
             else:
                 if status < 300:
