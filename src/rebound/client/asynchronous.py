@@ -176,7 +176,7 @@ class AsyncClient:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if not left:
                     why = str(error) or type(error).__name__
-                    at = without_secrets(self._url)
+                    at = without_secrets(self._url) if "@" in self._url else self._url
                     raise StoreUnavailable(f"no answer from {at}: {why}") from None
                 wait = 0.0
             else:
