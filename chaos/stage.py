@@ -1,0 +1,199 @@
+"""Where one scenario runs on one store: processes, receiver, load, and what was in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from tests.conftest import RedisServer
+from tests.e2e.conftest import Process, Service
+
+from chaos.account import LEAST_LOAD, Balance, Row, balance, unexplained
+from chaos.load import SOURCE, Load, Make
+from chaos.receiver import Receiver
+
+DURABLE = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+"""Options of a Redis that keeps what it acknowledges."""
+AFTER = 60.0
+"""Seconds after the end of the faults by which nothing may be overdue."""
+LOOK = 5.0
+"""Seconds after which the store is asked, however much the receiver waits for."""
+
+
+class Stage:
+    """What a scenario works with. `service` starts and calls processes; `receiver` records."""
+
+    def __init__(self, store: str, folder: Path, *, short: bool, seed: int = 20) -> None:
+        """`store` is `sqlite` or `redis`; `redis` is the server in the latter case."""
+        self.store = store
+        self.folder = folder
+        self.short = short
+        self.random = Random(seed)
+        self.redis: RedisServer | None = None
+        self.receiver = Receiver()
+        self.loads: list[Load] = []
+        self.in_flight: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.main_paths = {"/slow", "/flaky", "/ok", "/broken"}
+        self.dead_paths = {"/dead"}
+        self._began = time.monotonic()
+        if store == "redis":
+            self.redis = RedisServer(folder, *DURABLE)
+            self.settings = {"STORE_URL": self.redis.url}
+        else:
+            self.settings = {"STORE_URL": f"sqlite:///{folder}/rebound.db"}
+        self.settings |= {"LOG_LEVEL": "warn", "LEASE": "3s", "ENVIRONMENT": "dev"}
+        self.service = Service(self.settings, folder)
+
+    def rounds(self, full: int, short: int) -> int:
+        """So many in the form that runs."""
+        return short if self.short else full
+
+    def seconds(self, full: float, short: float) -> float:
+        """So long in the form that runs."""
+        return short if self.short else full
+
+    def work(self, count: int = 1, **settings: str) -> list[Process]:
+        """Start workers."""
+        return [self.service.run("work", **settings) for _ in range(count)]
+
+    def load(self, make: Make, prefix: str = "t") -> Load:
+        """A load on the service, whose accepted tasks are accounted for."""
+        self.loads.append(Load(lambda: self.service.url, make, prefix))
+        return self.loads[-1]
+
+    def check(self, held: bool, problem: str) -> None:
+        """Note a promise that was not kept."""
+        if not held:
+            self.problems.append(problem)
+
+    async def fault(self) -> None:
+        """Just after a fault: what is in flight now may be delivered twice. The service is up."""
+        async for task in self.tasks("state=delivering"):
+            self.in_flight[task["id"]] += 1
+
+    async def tasks(self, query: str = f"source={SOURCE}") -> AsyncIterator[dict[str, Any]]:
+        """Every task that a query finds."""
+        cursor = ""
+        while cursor is not None:
+            after = f"&cursor={cursor}" if cursor else ""
+            status, body = await self.service.call("GET", f"/tasks?limit=1000&{query}{after}")
+            assert status == 200, body
+            for task in body["tasks"]:
+                yield task
+            cursor = body["next_cursor"]
+
+    async def until(self, condition: Callable[[], Any], limit: float) -> bool:
+        """Wait for a condition; False where it did not come in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while not condition():
+                    await asyncio.sleep(0.01)
+                return True
+        return False
+
+    # -- the account ---------------------------------------------------------------------------
+
+    @property
+    def accepted(self) -> list[str]:
+        """Ids of all loads that were answered with 201, or 200 on a repeat."""
+        return [id_ for load in self.loads for id_ in load.accepted]
+
+    async def settled(self, limit: float = AFTER) -> Balance:
+        """Where every accepted task is: as soon as nothing is overdue, or after `limit` seconds."""
+        accepted, deadline = self.accepted, time.monotonic() + limit
+        while True:
+            look = min(deadline, time.monotonic() + LOOK)  # not all is delivered in each scenario
+            while time.monotonic() < look and not self._acknowledged().issuperset(accepted):
+                await asyncio.sleep(0.2)
+            found = await self._balance(accepted)
+            if found.settled or time.monotonic() >= deadline:
+                return found
+            await asyncio.sleep(0.5)
+
+    async def row(self, scenario: str, limit: float = AFTER) -> Row:
+        """Account for everything: call it when the faults are over."""
+        found = await self.settled(limit)
+        planned = sum(load.planned for load in self.loads)
+        in_time = sum(load.in_time for load in self.loads)
+        repeats = self.receiver.repeats()
+        for load in self.loads:
+            for id_, answer in list(load.refused.items())[:1]:
+                self.problems.append(f"{len(load.refused)} refused: {id_} {answer}")
+        beyond = unexplained(repeats, self.in_flight)
+        self.check(not found.lost, f"lost: {sample(found.lost)}")
+        self.check(not found.overdue, f"overdue: {len(found.overdue)}, {sample(found.overdue)}")
+        self.check(not beyond, f"repeats that no fault explains: {sample(beyond)}")
+        self.check(in_time >= LEAST_LOAD * planned, f"only {in_time} of {planned} accepted in time")
+        return Row(
+            scenario, self.store, planned, len(self.accepted), len(found.delivered),
+            len(found.dead), len(found.in_store) + len(found.overdue), len(found.lost),
+            repeats.total(), self.in_flight.total(), tuple(self.problems), tuple(self.notes),
+            time.monotonic() - self._began,
+        )  # fmt: skip
+
+    def _acknowledged(self, paths: Collection[str] = ()) -> set[str]:
+        return set().union(*map(self.receiver.ids, paths or self.main_paths | self.dead_paths))
+
+    async def _balance(self, accepted: Sequence[str]) -> Balance:
+        stored = {task["id"]: task async for task in self.tasks()}
+        for id_ in accepted:
+            if id_ not in stored:  # of what succeeded the newest 100,000 are listed
+                status, body = await self.service.call("GET", f"/tasks/{id_}")
+                if status == 200:
+                    stored[id_] = body
+        return balance(
+            accepted, stored, self._acknowledged(self.main_paths),
+            self._acknowledged(self.dead_paths), time.time(),
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """End everything that was started."""
+        await self.service.close()
+        await self.receiver.stop()
+        if self.redis is not None:
+            self.redis.stop()
+
+
+class Scenario(NamedTuple):
+    """One question; `play` breaks things and returns the row."""
+
+    number: str
+    """`1`, `14a`."""
+    name: str
+    play: Callable[[Stage], Awaitable[None]]
+    """Returns when the faults are over; then the stage accounts."""
+    stores: tuple[str, ...] = ("sqlite", "redis")
+
+    @property
+    def title(self) -> str:
+        """Number and name."""
+        return f"{self.number} {self.name}"
+
+    async def run(self, store: str, *, short: bool) -> Row:
+        """Play it on one store; an error is a problem of its row."""
+        with tempfile.TemporaryDirectory() as folder:
+            stage = Stage(store, Path(folder), short=short)
+            try:
+                await stage.receiver.start()
+                try:
+                    await self.play(stage)
+                except Exception as error:
+                    stage.problems.append(f"{type(error).__name__}: {error}")
+                return await stage.row(self.title)
+            finally:
+                await stage.close()
+
+
+def sample(ids: Collection[str]) -> str:
+    """A few of many."""
+    shown = ", ".join(sorted(ids)[:3])
+    return f"{shown} and {len(ids) - 3} more" if len(ids) > 3 else shown
