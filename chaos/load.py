@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+import msgspec
 
+from chaos.account import seconds
 from chaos.receiver import BROKEN, Receiver, failing, slow
 
 SOURCE = "chaos"
@@ -33,6 +35,8 @@ class Load:
         self.planned = 0
         self.accepted: list[str] = []
         self.in_time = 0
+        self.due: dict[str, float] = {}
+        """Id -> when it was first due by the answer, seconds since the epoch."""
         self.answers: Counter[int] = Counter()
         """Status -> how often; 0 is a connection that broke or did not come about."""
         self.refused: dict[str, str] = {}
@@ -69,6 +73,9 @@ class Load:
             self.answers[status] += 1
             if status in (200, 201):
                 self.accepted.append(id_)
+                due = msgspec.json.decode(text)["next_attempt_at"]
+                if due is not None:
+                    self.due[id_] = seconds(due)
                 self.in_time += time.monotonic() < began + IN_TIME
                 return
             if status not in (0, 503):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import NamedTuple
@@ -39,8 +39,10 @@ class Receiver:
         self.port = free_port()
         self.got: list[Got] = []
         self.answers: dict[str, Answer | bytes] = {}
-        self.acknowledged: dict[str, Counter[str]] = defaultdict(Counter)
-        """By path: how often each id was answered with 2xx."""
+        self.delivered: Counter[str] = Counter()
+        """Id -> how often it was answered with 2xx, dead letters apart."""
+        self.dead_lettered: Counter[str] = Counter()
+        """The same of the paths that begin with `/dead`."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -65,9 +67,12 @@ class Receiver:
         for got in self.got[-5000:]:
             got.transport.abort()
 
-    def ids(self, path: str) -> set[str]:
-        """Which ids were answered with 2xx there."""
-        return set(self.acknowledged[path])
+    def elsewhere(self) -> Receiver:
+        """One on another port, not started, that records in the same book."""
+        other = Receiver()
+        other.got, other.answers = self.got, self.answers
+        other.delivered, other.dead_lettered = self.delivered, self.dead_lettered
+        return other
 
     def repeats(self) -> Counter[str]:
         """How often a message came again: under a number it had before, or after a 2xx."""
@@ -77,10 +82,14 @@ class Receiver:
             key = (got.id, got.path, got.attempt)
             repeats[got.id] += key in seen
             seen.add(key)
-        for per_id in self.acknowledged.values():
-            for id_, count in per_id.items():
+        for book in (self.delivered, self.dead_lettered):
+            for id_, count in book.items():
                 repeats[id_] = max(repeats[id_], count - 1)
         return +repeats
+
+    def acknowledge(self, got: Got) -> None:
+        """Count a request as answered with 2xx."""
+        (self.dead_lettered if got.path.startswith("/dead") else self.delivered)[got.id] += 1
 
     def take(self, got: Got) -> None:
         """Record a request and see to its answer."""
@@ -101,7 +110,7 @@ class Receiver:
     def _write(self, got: Got, answer: bytes) -> None:
         if not got.transport.is_closing():
             if answer.startswith(b"HTTP/1.1 2"):
-                self.acknowledged[got.path][got.id] += 1
+                self.acknowledge(got)
             got.transport.write(answer)
 
 
@@ -111,7 +120,6 @@ class _Connection(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         self._peer = int(transport.get_extra_info("peername")[1])
 
@@ -136,12 +144,12 @@ class _Connection(asyncio.Protocol):
 # -- how a path may behave ---------------------------------------------------------------------
 
 
-def slow(seconds: float, seed: int = 0) -> Answer:
-    """200 after up to so many seconds, by chance."""
+def slow(seconds: float, seed: int = 0, *, least: float = 0.0) -> Answer:
+    """200 after `least` and up to so many seconds more, by chance."""
     random = Random(seed)
 
     async def answer(_: Got) -> bytes:
-        await asyncio.sleep(random.random() * seconds)
+        await asyncio.sleep(least + random.random() * seconds)
         return OK
 
     return answer

@@ -42,20 +42,24 @@ class Stage:
         self.in_flight: Counter[str] = Counter()
         self.problems: list[str] = []
         self.notes: list[str] = []
-        self.main_paths = {"/slow", "/flaky", "/ok", "/broken"}
-        self.dead_paths = {"/dead"}
         self._began = time.monotonic()
         if store == "redis":
             self.redis = RedisServer(folder, *DURABLE)
-            self.settings = {"STORE_URL": self.redis.url}
+            url = self.redis.url
         else:
-            self.settings = {"STORE_URL": f"sqlite:///{folder}/rebound.db"}
-        self.settings |= {"LOG_LEVEL": "warn", "LEASE": "3s", "ENVIRONMENT": "dev"}
-        self.service = Service(self.settings, folder)
+            url = f"sqlite:///{folder}/rebound.db"
+        # what all processes of the scenario start with; it may be changed
+        self.settings = {"STORE_URL": url, "LOG_FORMAT": "json", "LOG_LEVEL": "warn", "LEASE": "3s"}
+        self.service = Service({}, folder)
+        self.service.settings = self.settings
 
     def rounds(self, full: int, short: int) -> int:
         """So many in the form that runs."""
         return short if self.short else full
+
+    def rate(self, full: float) -> float:
+        """Tasks a second: in the short form two stages share the machine."""
+        return full / 2.5 if self.short else full
 
     def seconds(self, full: float, short: float) -> float:
         """So long in the form that runs."""
@@ -63,7 +67,14 @@ class Stage:
 
     def work(self, count: int = 1, **settings: str) -> list[Process]:
         """Start workers."""
-        return [self.service.run("work", **settings) for _ in range(count)]
+        return [self.service.run("work", {}, **settings) for _ in range(count)]
+
+    async def at_work(self, worker: Process) -> None:
+        """Wait until a worker, whose LOG_LEVEL is info, has begun."""
+        self.check(
+            await self.until(lambda: '"worker started"' in worker.logged(), 15),
+            "a worker did not start",
+        )
 
     def load(self, make: Make, prefix: str = "t") -> Load:
         """A load on the service, whose accepted tasks are accounted for."""
@@ -75,10 +86,11 @@ class Stage:
         if not held:
             self.problems.append(problem)
 
-    async def fault(self) -> None:
-        """Just after a fault: what is in flight now may be delivered twice. The service is up."""
+    async def fault(self, path: str = "") -> None:
+        """Just after a fault: what is in flight now (to `path`) may be delivered twice."""
         async for task in self.tasks("state=delivering"):
-            self.in_flight[task["id"]] += 1
+            if path in task["destination"]["url"]:
+                self.in_flight[task["id"]] += 1
 
     async def tasks(self, query: str = f"source={SOURCE}") -> AsyncIterator[dict[str, Any]]:
         """Every task that a query finds."""
@@ -90,6 +102,13 @@ class Stage:
             for task in body["tasks"]:
                 yield task
             cursor = body["next_cursor"]
+
+    async def fill(self, tasks: Sequence[dict[str, Any]]) -> None:
+        """Store many tasks at once, as planned load that is accounted for."""
+        load = self.load(lambda _: {})
+        await self.service.create_many([{"source": SOURCE, **task} for task in tasks])
+        load.planned = load.in_time = len(tasks)
+        load.accepted += [task["id"] for task in tasks]
 
     async def until(self, condition: Callable[[], Any], limit: float) -> bool:
         """Wait for a condition; False where it did not come in time."""
@@ -112,7 +131,7 @@ class Stage:
         accepted, deadline = self.accepted, time.monotonic() + limit
         while True:
             look = min(deadline, time.monotonic() + LOOK)  # not all is delivered in each scenario
-            while time.monotonic() < look and not self._acknowledged().issuperset(accepted):
+            while time.monotonic() < look and not self._all_got(accepted):
                 await asyncio.sleep(0.2)
             found = await self._balance(accepted)
             if found.settled or time.monotonic() >= deadline:
@@ -140,8 +159,9 @@ class Stage:
             time.monotonic() - self._began,
         )  # fmt: skip
 
-    def _acknowledged(self, paths: Collection[str] = ()) -> set[str]:
-        return set().union(*map(self.receiver.ids, paths or self.main_paths | self.dead_paths))
+    def _all_got(self, accepted: Sequence[str]) -> bool:
+        delivered, dead = self.receiver.delivered, self.receiver.dead_lettered
+        return all(id_ in delivered or id_ in dead for id_ in accepted)
 
     async def _balance(self, accepted: Sequence[str]) -> Balance:
         stored = {task["id"]: task async for task in self.tasks()}
@@ -151,8 +171,7 @@ class Stage:
                 if status == 200:
                     stored[id_] = body
         return balance(
-            accepted, stored, self._acknowledged(self.main_paths),
-            self._acknowledged(self.dead_paths), time.time(),
+            accepted, stored, self.receiver.delivered, self.receiver.dead_lettered, time.time()
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -172,6 +191,8 @@ class Scenario(NamedTuple):
     play: Callable[[Stage], Awaitable[None]]
     """Returns when the faults are over; then the stage accounts."""
     stores: tuple[str, ...] = ("sqlite", "redis")
+    alone: bool = False
+    """Nothing else may run at the same time, for it measures how late something is."""
 
     @property
     def title(self) -> str:
