@@ -12,10 +12,10 @@ import time
 
 from chaos import page
 from chaos.account import Row
-from chaos.scenarios import processes
+from chaos.scenarios import destinations, processes
 from chaos.stage import Scenario
 
-SCENARIOS: tuple[Scenario, ...] = (*processes.SCENARIOS,)
+SCENARIOS: tuple[Scenario, ...] = (*processes.SCENARIOS, *destinations.SCENARIOS)
 
 
 def main() -> int:

@@ -69,12 +69,11 @@ class Stage:
         """Start workers."""
         return [self.service.run("work", {}, **settings) for _ in range(count)]
 
-    async def at_work(self, worker: Process) -> None:
-        """Wait until a worker, whose LOG_LEVEL is info, has begun."""
-        self.check(
-            await self.until(lambda: '"worker started"' in worker.logged(), 15),
-            "a worker did not start",
-        )
+    async def at_work(self, *workers: Process) -> None:
+        """Wait until these, whose LOG_LEVEL is info, have begun."""
+        for worker in workers:
+            begun = await self.until(lambda w=worker: '"worker started"' in w.logged(), 30)
+            self.check(begun, "a worker did not start")
 
     def load(self, make: Make, prefix: str = "t") -> Load:
         """A load on the service, whose accepted tasks are accounted for."""
