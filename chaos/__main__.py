@@ -12,10 +12,14 @@ import time
 
 from chaos import page
 from chaos.account import Row
-from chaos.scenarios import destinations, processes
+from chaos.scenarios import destinations, hostile, processes
 from chaos.stage import Scenario
 
-SCENARIOS: tuple[Scenario, ...] = (*processes.SCENARIOS, *destinations.SCENARIOS)
+SCENARIOS: tuple[Scenario, ...] = (
+    *processes.SCENARIOS,
+    *destinations.SCENARIOS,
+    *hostile.SCENARIOS,
+)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ class Stage:
     async def at_work(self, *workers: Process) -> None:
         """Wait until these, whose LOG_LEVEL is info, have begun."""
         for worker in workers:
-            begun = await self.until(lambda w=worker: '"worker started"' in w.logged(), 30)
+            begun = await self.until(partial(_started, worker), 30)
             self.check(begun, "a worker did not start")
 
     def load(self, make: Make, prefix: str = "t") -> Load:
@@ -211,6 +212,10 @@ class Scenario(NamedTuple):
                 return await stage.row(self.title)
             finally:
                 await stage.close()
+
+
+def _started(worker: Process) -> bool:
+    return '"worker started"' in worker.logged()
 
 
 def sample(ids: Collection[str]) -> str:
