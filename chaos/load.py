@@ -17,7 +17,7 @@ from chaos.receiver import BROKEN, Receiver, failing, slow
 SOURCE = "chaos"
 PATIENCE = 60.0
 """Seconds for which a client repeats a POST that was not answered with 2xx."""
-IN_TIME = 5.0
+IN_TIME = 10.0
 """Seconds after its planned time by which a task counts as load that was really there."""
 
 Make = Callable[[int], dict[str, Any]]

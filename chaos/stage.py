@@ -7,7 +7,7 @@ import contextlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -41,6 +41,8 @@ class Stage:
         self.receiver = Receiver()
         self.loads: list[Load] = []
         self.in_flight: Counter[str] = Counter()
+        self.explained_by = ""
+        """Outcome of an attempt that explains a repeat as well, where only the faults cause it."""
         self.problems: list[str] = []
         self.notes: list[str] = []
         self._began = time.monotonic()
@@ -59,8 +61,8 @@ class Stage:
         return short if self.short else full
 
     def rate(self, full: float) -> float:
-        """Tasks a second: in the short form two stages share the machine."""
-        return full / 2.5 if self.short else full
+        """Tasks a second: in the short form several stages share the machine."""
+        return full / 4 if self.short else full
 
     def seconds(self, full: float, short: float) -> float:
         """So long in the form that runs."""
@@ -86,11 +88,10 @@ class Stage:
         if not held:
             self.problems.append(problem)
 
-    async def fault(self, path: str = "") -> None:
-        """Just after a fault: what is in flight now (to `path`) may be delivered twice."""
+    async def fault(self) -> None:
+        """Just after a fault, before leases expire: what is in flight may be delivered twice."""
         async for task in self.tasks("state=delivering"):
-            if path in task["destination"]["url"]:
-                self.in_flight[task["id"]] += 1
+            self.in_flight[task["id"]] += 1
 
     async def tasks(self, query: str = f"source={SOURCE}") -> AsyncIterator[dict[str, Any]]:
         """Every task that a query finds."""
@@ -144,6 +145,7 @@ class Stage:
         planned = sum(load.planned for load in self.loads)
         in_time = sum(load.in_time for load in self.loads)
         repeats = self.receiver.repeats()
+        await self._explain(repeats)
         for load in self.loads:
             for id_, answer in list(load.refused.items())[:1]:
                 self.problems.append(f"{len(load.refused)} refused: {id_} {answer}")
@@ -162,6 +164,12 @@ class Stage:
     def _all_got(self, accepted: Sequence[str]) -> bool:
         delivered, dead = self.receiver.delivered, self.receiver.dead_lettered
         return all(id_ in delivered or id_ in dead for id_ in accepted)
+
+    async def _explain(self, repeats: Iterable[str]) -> None:
+        for id_ in repeats if self.explained_by else ():
+            task = await self.service.task(id_)
+            outcomes = Counter(attempt["outcome"] for attempt in task["attempts"])
+            self.in_flight[id_] += outcomes[self.explained_by]
 
     async def _balance(self, accepted: Sequence[str]) -> Balance:
         stored = {task["id"]: task async for task in self.tasks()}

@@ -40,6 +40,7 @@ async def workers_killed(stage: Stage) -> None:
 async def service_killed(stage: Stage) -> None:
     """`kill -9` of the service while it accepts and delivers; clients repeat what had no answer."""
     kills, pause = stage.rounds(20, 3), 3.0
+    stage.explained_by = "lost"  # the only worker is the one that is killed
     process = await stage.service.serve()
     port = stage.service.url.rpartition(":")[2]
     load = stage.load(mixed(stage.receiver))
@@ -49,7 +50,6 @@ async def service_killed(stage: Stage) -> None:
         process.kill()
         process = stage.service.run("serve", HTTP_PORT=port)
         await stage.service.ready(process)
-        await stage.fault()
     await loading
     stage.check(load.answers[0] > 0, "no kill met a request")
     stage.check(set(load.answers) <= {0, 200, 201, 503}, f"answers: {dict(load.answers)}")
@@ -63,6 +63,7 @@ async def workers_restarted(stage: Stage) -> None:
     await stage.service.serve("serve --no-worker")
     settings = {"SHUTDOWN_GRACE": "1s", "LOG_LEVEL": "info"}
     workers = stage.work(3, **settings)
+    stage.explained_by = "cut_short"
     make = mixed(stage.receiver)
     stage.receiver.answers["/long"] = slow(0, least=3)
 
@@ -79,8 +80,6 @@ async def workers_restarted(stage: Stage) -> None:
         await stage.at_work(old)
         began = time.monotonic()
         ending = asyncio.create_task(old.terminate())
-        await asyncio.sleep(0.2)  # from now on the old one claims nothing
-        await stage.fault("/long")
         workers[n % 3] = stage.work(1, **settings)[0]
         stage.check(await ending == 0, f"exit code {old.process.returncode}")
         slowest = max(slowest, time.monotonic() - began)
