@@ -50,9 +50,9 @@ bench: $(READY) ## the figures, each beside its target
 	@sh tests/servers.sh redis-server=redis-server nginx=nginx-light java=default-jre-headless mvn=maven
 	$(BIN)/python -m bench
 
-chaos: $(READY) ## faults under load, every task accounted for; writes the table to the docs
+chaos: $(READY) ## faults under load, every task accounted for; writes its table (FORM=--short: not)
 	@sh tests/servers.sh redis-server=redis-server faketime=faketime
-	$(BIN)/python -m chaos
+	$(BIN)/python -m chaos $(FORM)
 
 services: $(READY) ## a Kafka to try things with, on :9092 (needs Java >= 17 and Maven)
 	@sh tests/servers.sh java=default-jre-headless mvn=maven

@@ -17,8 +17,6 @@ from chaos.receiver import BROKEN, Receiver, failing, slow
 SOURCE = "chaos"
 PATIENCE = 60.0
 """Seconds for which a client repeats a POST that was not answered with 2xx."""
-IN_TIME = 10.0
-"""Seconds after its planned time by which a task counts as load that was really there."""
 
 Make = Callable[[int], dict[str, Any]]
 
@@ -34,7 +32,8 @@ class Load:
         self._prefix = prefix
         self.planned = 0
         self.accepted: list[str] = []
-        self.in_time = 0
+        self.waits: list[float] = []
+        """Seconds from its planned time to the acceptance of each."""
         self.due: dict[str, float] = {}
         """Id -> when it was first due by the answer, seconds since the epoch."""
         self.answers: Counter[int] = Counter()
@@ -76,7 +75,7 @@ class Load:
                 due = msgspec.json.decode(text)["next_attempt_at"]
                 if due is not None:
                     self.due[id_] = seconds(due)
-                self.in_time += time.monotonic() < began + IN_TIME
+                self.waits.append(time.monotonic() - began)
                 return
             if status not in (0, 503):
                 self.refused[id_] = f"{status} {text}"

@@ -24,6 +24,10 @@ DURABLE = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 """Options of a Redis that keeps what it acknowledges."""
 AFTER = 60.0
 """Seconds after the end of the faults by which nothing may be overdue."""
+IN_TIME = 10.0
+"""Seconds after its planned time by which a task counts as load that was really there."""
+SLACK = 10.0
+"""Seconds that a machine which does other things as well may take longer."""
 LOOK = 5.0
 """Seconds after which the store is asked, however much the receiver waits for."""
 
@@ -41,6 +45,7 @@ class Stage:
         self.receiver = Receiver()
         self.loads: list[Load] = []
         self.in_flight: Counter[str] = Counter()
+        self.slack = SLACK if short else 0.0
         self.explained_by = ""
         """Outcome of an attempt that explains a repeat as well, where only the faults cause it."""
         self.problems: list[str] = []
@@ -108,7 +113,8 @@ class Stage:
         """Store many tasks at once, as planned load that is accounted for."""
         load = self.load(lambda _: {})
         await self.service.create_many([{"source": SOURCE, **task} for task in tasks])
-        load.planned = load.in_time = len(tasks)
+        load.planned = len(tasks)
+        load.waits += [0.0] * len(tasks)
         load.accepted += [task["id"] for task in tasks]
 
     async def until(self, condition: Callable[[], Any], limit: float) -> bool:
@@ -143,7 +149,8 @@ class Stage:
         """Account for everything: call it when the faults are over."""
         found = await self.settled(limit)
         planned = sum(load.planned for load in self.loads)
-        in_time = sum(load.in_time for load in self.loads)
+        waits = [wait for load in self.loads for wait in load.waits]
+        in_time = sum(wait < IN_TIME + self.slack for wait in waits)
         repeats = self.receiver.repeats()
         await self._explain(repeats)
         for load in self.loads:
