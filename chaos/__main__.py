@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
 import sys
 import time
 
@@ -37,6 +38,7 @@ def main() -> int:
     wanted = [s for s in SCENARIOS if not asked.numbers or named(s.number, asked.numbers)]
     if not wanted:
         parser.error(f"there are {', '.join(s.number for s in SCENARIOS)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left running
     began = time.monotonic()
     print("\n".join(page.HEAD), flush=True)
     rows = uvloop.run(play(wanted, asked.store, short=asked.short))
