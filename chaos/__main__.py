@@ -24,7 +24,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *destinations.SCENARIOS,
     *hostile.SCENARIOS,
 )
-AT_ONCE = 4
+AT_ONCE = 3
 """Rows of the short form that are played at the same time, most of which wait most of the time."""
 
 

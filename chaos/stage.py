@@ -57,8 +57,12 @@ class Stage:
         else:
             url = f"sqlite:///{folder}/rebound.db"
         # what all processes of the scenario start with; it may be changed
-        self.settings = {"STORE_URL": url, "LOG_FORMAT": "json", "LOG_LEVEL": "warn", "LEASE": "3s"}
+        self.settings = {
+            "STORE_URL": url, "LOG_FORMAT": "json", "LOG_LEVEL": "warn",
+            "LEASE": "6s" if short else "3s",  # a worker that is kept waiting must keep its leases
+        }  # fmt: skip
         self.service = Service({}, folder)
+        self.service.patience += self.slack
         self.service.settings = self.settings
 
     def rounds(self, full: int, short: int) -> int:
@@ -223,6 +227,8 @@ class Scenario(NamedTuple):
                 try:
                     await self.play(stage)
                 except Exception as error:
+                    for load in stage.loads:
+                        load.stop()
                     stage.problems.append(f"{type(error).__name__}: {error}")
                 return await stage.row(self.title)
             finally:

@@ -102,6 +102,7 @@ async def thousand_lanes(stage: Stage) -> None:
 
 async def message_kills_workers(stage: Stage) -> None:
     """Two messages at which whoever delivers them dies; neighbours in the same lane arrive."""
+    stage.settings["LEASE"] = "3s"
     workers: list[Process] = []
 
     async def kill(got: Got) -> None:

@@ -143,6 +143,8 @@ class Service:
     def __init__(self, store: dict[str, str], folder: Path) -> None:
         self.settings = {"LOG_FORMAT": "json", **store}
         self.url = ""
+        self.patience = 10.0
+        """Seconds for a process to get ready."""
         self._folder = folder
         self._processes: list[Process] = []
         self._session: aiohttp.ClientSession | None = None
@@ -162,7 +164,7 @@ class Service:
         return process
 
     async def ready(self, process: Process) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(self.patience):
             while True:
                 assert process.alive, process.logged()
                 with contextlib.suppress(aiohttp.ClientError):
