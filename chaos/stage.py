@@ -145,7 +145,9 @@ class Stage:
             while time.monotonic() < look and not self._all_got(accepted):
                 await asyncio.sleep(0.2)
             found = await self._balance(accepted)
-            if found.settled or time.monotonic() >= deadline:
+            # what was lost or cut short is told by a task when its next attempt has ended
+            ended = found.settled and not (self.explained_by and found.in_store)
+            if ended or time.monotonic() >= deadline:
                 return found
             await asyncio.sleep(0.5)
 
