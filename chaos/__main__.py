@@ -16,11 +16,12 @@ import uvloop
 
 from chaos import page
 from chaos.account import Row
-from chaos.scenarios import destinations, hostile, processes
+from chaos.scenarios import destinations, hostile, processes, redis_server
 from chaos.stage import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
     *processes.SCENARIOS,
+    *redis_server.SCENARIOS,
     *destinations.SCENARIOS,
     *hostile.SCENARIOS,
 )

@@ -60,6 +60,11 @@ class Load:
                 one.add_done_callback(under_way.discard)
             await asyncio.gather(*under_way)
 
+    @property
+    def sent(self) -> list[str]:
+        """Ids of all that were planned so far, answered or not."""
+        return [f"{self._prefix}{n}" for n in range(self.planned)]
+
     def stop(self) -> None:
         """Plan nothing more."""
         self._stop.set()

@@ -74,6 +74,11 @@ class Receiver:
         other.delivered, other.dead_lettered = self.delivered, self.dead_lettered
         return other
 
+    @property
+    def books(self) -> tuple[Counter[str], Counter[str]]:
+        """What was delivered, and what as a dead letter."""
+        return self.delivered, self.dead_lettered
+
     def repeats(self) -> Counter[str]:
         """How often a message came again: under a number it had before, or after a 2xx."""
         seen: set[tuple[str, str, int]] = set()
@@ -82,7 +87,7 @@ class Receiver:
             key = (got.id, got.path, got.attempt)
             repeats[got.id] += key in seen
             seen.add(key)
-        for book in (self.delivered, self.dead_lettered):
+        for book in self.books:
             for id_, count in book.items():
                 repeats[id_] = max(repeats[id_], count - 1)
         return +repeats

@@ -48,6 +48,10 @@ class Stage:
         self.slack = SLACK if short else 0.0
         self.explained_by = ""
         """Outcome of an attempt that explains a repeat as well, where only the faults cause it."""
+        self.forgotten: set[str] = set()
+        """Ids that the store was made to lose, by more than it promises to withstand."""
+        self.after = contextlib.ExitStack()
+        """What ends with the stage, when its processes have ended."""
         self.problems: list[str] = []
         self.notes: list[str] = []
         self._began = time.monotonic()
@@ -134,8 +138,9 @@ class Stage:
 
     @property
     def accepted(self) -> list[str]:
-        """Ids of all loads that were answered with 201, or 200 on a repeat."""
-        return [id_ for load in self.loads for id_ in load.accepted]
+        """Ids of all loads that were answered with 201, or 200 on a repeat, and not forgotten."""
+        ids = (id_ for load in self.loads for id_ in load.accepted)
+        return [id_ for id_ in ids if id_ not in self.forgotten]
 
     async def settled(self, limit: float = AFTER) -> Balance:
         """Where every accepted task is: as soon as nothing is overdue, or after `limit` seconds."""
@@ -157,6 +162,10 @@ class Stage:
         planned = sum(load.planned for load in self.loads)
         waits = [wait for load in self.loads for wait in load.waits]
         in_time = sum(wait < IN_TIME + self.slack for wait in waits)
+        accepted = [id_ for load in self.loads for id_ in load.accepted]
+        if gone := self.forgotten.intersection(accepted):
+            came = sum(id_ in book for book in self.receiver.books for id_ in gone)
+            self.notes.append(f"of {len(gone)} forgotten {came} had arrived")
         repeats = self.receiver.repeats()
         await self._explain(repeats)
         for load in self.loads:
@@ -168,7 +177,7 @@ class Stage:
         self.check(not beyond, f"repeats that no fault explains: {sample(beyond)}")
         self.check(in_time >= LEAST_LOAD * planned, f"only {in_time} of {planned} accepted in time")
         return Row(
-            scenario, self.store, planned, len(self.accepted), len(found.delivered),
+            scenario, self.store, planned, len(accepted), len(found.delivered),
             len(found.dead), len(found.in_store) + len(found.overdue), len(found.lost),
             repeats.total(), self.in_flight.total(), tuple(self.problems), tuple(self.notes),
             time.monotonic() - self._began,
@@ -201,6 +210,7 @@ class Stage:
         await self.receiver.stop()
         if self.redis is not None:
             self.redis.stop()
+        self.after.close()
 
 
 class Scenario(NamedTuple):
