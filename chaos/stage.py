@@ -50,7 +50,7 @@ class Stage:
         """Outcome of an attempt that explains a repeat as well, where only the faults cause it."""
         self.forgotten: set[str] = set()
         """Ids that the store was made to lose, by more than it promises to withstand."""
-        self.after = contextlib.ExitStack()
+        self.after = contextlib.AsyncExitStack()
         """What ends with the stage, when its processes have ended."""
         self.problems: list[str] = []
         self.notes: list[str] = []
@@ -210,7 +210,7 @@ class Stage:
         await self.receiver.stop()
         if self.redis is not None:
             self.redis.stop()
-        self.after.close()
+        await self.after.aclose()
 
 
 class Scenario(NamedTuple):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from redis import Redis
 from tests.conftest import RedisServer
+from tests.proxy import Proxy
 
 from chaos.load import Load, mixed
-from chaos.proxy import Proxy
 from chaos.stage import DURABLE, Scenario, Stage
 
 RATE = 500
@@ -192,9 +192,7 @@ def server(stage: Stage) -> RedisServer:
 
 async def behind_a_proxy(stage: Stage, *, direct: int = 0, all_behind: bool = False) -> Proxy:
     """Two workers behind a proxy, so many without; the service behind it only with the latter."""
-    proxy = Proxy(server(stage).port)
-    await proxy.start()
-    stage.after.callback(proxy.stop)
+    proxy = await stage.after.enter_async_context(Proxy(server(stage).port))
     stage.work(direct)
     if all_behind:
         stage.settings["STORE_URL"] = proxy.url

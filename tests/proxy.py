@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
 from random import Random
@@ -33,6 +32,7 @@ class Proxy:
         self._passing = asyncio.Event()
         self._passing.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     @property
@@ -40,9 +40,10 @@ class Proxy:
         """Where workers find Redis behind it."""
         return f"redis://127.0.0.1:{self.port}"
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Proxy:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=MOST)
+        self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port, limit=MOST)
+        return self
 
     def stall(self) -> None:
         """Hold back what comes, in both directions; connections stay, and new ones are taken."""
@@ -58,28 +59,37 @@ class Proxy:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             writer.transport.abort()
 
-    def stop(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Listen no more and break what stands."""
         if self._server is not None:
             self._server.close()
-        self.go_on()
-        self.reset()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        both = {writer}
-        with contextlib.suppress(OSError):
+        both, ways = {writer}, []
+        try:
             answers, asks = await asyncio.open_connection("127.0.0.1", self._target, limit=MOST)
             both.add(asks)
             self._writers |= both
-            ways = [self._requests(reader, asks), self._replies(answers, writer)]
-            tasks = [asyncio.create_task(way) for way in ways]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for one in both:
-            self._writers.discard(one)
-            one.close()
+            ways.append(asyncio.create_task(self._requests(reader, asks)))
+            ways.append(asyncio.create_task(self._replies(answers, writer)))
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except OSError:
+            pass  # Redis is away: to the worker the connection breaks
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            self._writers -= both
+            for one in both:
+                one.close()
 
     async def _requests(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(MOST):
