@@ -183,6 +183,14 @@ class Stage:
             time.monotonic() - self._began,
         )  # fmt: skip
 
+    def unaccounted(self, scenario: str, problem: str) -> Row:
+        """The row where nobody can say what became of the tasks."""
+        planned, accepted = sum(load.planned for load in self.loads), len(self.accepted)
+        return Row(
+            scenario, self.store, planned, accepted, 0, 0, 0, accepted, 0, 0,
+            (*self.problems, problem), tuple(self.notes), time.monotonic() - self._began,
+        )  # fmt: skip
+
     def _all_got(self, accepted: Sequence[str]) -> bool:
         delivered, dead = self.receiver.delivered, self.receiver.dead_lettered
         return all(id_ in delivered or id_ in dead for id_ in accepted)
@@ -242,7 +250,10 @@ class Scenario(NamedTuple):
                     for load in stage.loads:
                         load.stop()
                     stage.problems.append(f"{type(error).__name__}: {error}")
-                return await stage.row(self.title)
+                try:
+                    return await stage.row(self.title)
+                except Exception as error:
+                    return stage.unaccounted(self.title, f"{type(error).__name__}: {error}")
             finally:
                 await stage.close()
 
