@@ -38,8 +38,8 @@ async def disk_full(stage: Stage) -> None:
     await asyncio.sleep(stage.seconds(20, 4))
     ballast = disk / "ballast"
     fill(ballast)
-    refused = await stage.until(lambda: load.answers[503] > 0, 20)
-    stage.check(refused, "a full disk refused nothing")
+    noticed = await stage.until(lambda: load.answers[503] > 0, 20)
+    stage.check(noticed, "a full disk refused nothing")
     load.stop()
     await stage.fault()
     full = asyncio.create_task(during.run(TRICKLE, stage.seconds(20, 4)))
@@ -135,7 +135,7 @@ async def _started_again(service: Service, processes: list[Process], at: int) ->
 
 
 def own_disk(stage: Stage) -> Path:
-    """A small file system for the store, where one may be mounted; else a folder."""
+    """A small file system for the store."""
     disk = stage.folder / "disk"
     disk.mkdir()
     mount("-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", disk)
@@ -145,8 +145,10 @@ def own_disk(stage: Stage) -> Path:
 
 
 def mount(*arguments: str | Path) -> None:
-    """Call mount(8). Raises CalledProcessError where it is not allowed."""
-    subprocess.run(["mount", *arguments], check=True)
+    """Call mount(8). Raises PermissionError where it is not allowed."""
+    done = subprocess.run(["mount", *arguments], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise PermissionError(f"{done.stderr.strip()}: run it as root")
 
 
 def fill(path: Path) -> None:
