@@ -15,7 +15,7 @@ from tests.proxy import Proxy
 from chaos.load import Load, mixed
 from chaos.stage import DURABLE, Scenario, Stage
 
-RATE = 500
+RATE = 300
 TRICKLE = 10
 """Tasks a second while none can be accepted: enough to see the answers."""
 GOES_ON = 5.0

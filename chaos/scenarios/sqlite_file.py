@@ -17,7 +17,7 @@ from chaos.load import Load, mixed
 from chaos.scenarios.redis_server import TRICKLE, goes_on
 from chaos.stage import Scenario, Stage
 
-RATE = 500
+RATE = 300
 DISK = 96
 """MiB of the disk that becomes full."""
 PAGE = 4096
