@@ -16,12 +16,13 @@ import uvloop
 
 from chaos import page
 from chaos.account import Row
-from chaos.scenarios import destinations, hostile, processes, redis_server, sqlite_file
+from chaos.scenarios import destinations, hostile, processes, redis_nodes, redis_server, sqlite_file
 from chaos.stage import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
     *processes.SCENARIOS,
     *redis_server.SCENARIOS,
+    *redis_nodes.SCENARIOS,
     *sqlite_file.SCENARIOS,
     *destinations.SCENARIOS,
     *hostile.SCENARIOS,
