@@ -19,13 +19,18 @@ from chaos.account import Row
 from chaos.scenarios import destinations, hostile, processes, redis_nodes, redis_server, sqlite_file
 from chaos.stage import Scenario
 
-SCENARIOS: tuple[Scenario, ...] = (
-    *processes.SCENARIOS,
-    *redis_server.SCENARIOS,
-    *redis_nodes.SCENARIOS,
-    *sqlite_file.SCENARIOS,
-    *destinations.SCENARIOS,
-    *hostile.SCENARIOS,
+SCENARIOS: tuple[Scenario, ...] = tuple(
+    sorted(
+        (
+            *processes.SCENARIOS,
+            *redis_nodes.SCENARIOS,
+            *redis_server.SCENARIOS,
+            *sqlite_file.SCENARIOS,
+            *destinations.SCENARIOS,
+            *hostile.SCENARIOS,
+        ),
+        key=lambda one: (int(one.number.rstrip("abcdefgh")), one.number),
+    )
 )
 AT_ONCE = 3
 """Rows of the short form that are played at the same time, most of which wait most of the time."""

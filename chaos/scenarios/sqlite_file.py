@@ -213,5 +213,5 @@ SCENARIOS = (
     Scenario("12a", "disk full", disk_full, ("sqlite",)),
     Scenario("12b", "file read-only or damaged", unusable, ("sqlite",)),
     Scenario("12c", "two services on one file", shared, ("sqlite",)),
-    Scenario("12d", "kill -9, 50 times", killed_often, ("sqlite",)),
+    Scenario("12d", "kill -9, again and again", killed_often, ("sqlite",)),
 )
