@@ -36,7 +36,7 @@ async def stopped(stage: Stage) -> None:
     await asyncio.sleep(stage.seconds(30, 4))
     redis.stop()
     load.stop()
-    stage.in_flight.update(await asyncio.to_thread(written, stage.folder))
+    stage.in_flight.update(await asyncio.to_thread(written, copied(stage.folder)))
     waiting = asyncio.create_task(during.run(TRICKLE, stage.seconds(30, 5)))
     slowest = 0.0
     for _ in range(3):
@@ -47,6 +47,7 @@ async def stopped(stage: Stage) -> None:
     stage.check(slowest < GOES_ON, f"the 503 took {slowest:.1f} s")
     await asyncio.sleep(stage.seconds(30, 5) - 1)
     redis.start()
+    await asyncio.to_thread(loaded, redis)
     await goes_on(stage, during)
     await asyncio.gather(loading, waiting)
     after = stage.load(make, "v")
@@ -59,14 +60,16 @@ async def killed(stage: Stage) -> None:
     redis = server(stage)
     await stage.service.serve("serve --no-worker")
     stage.work(2)
-    rounds, pause = stage.rounds(20, 3), 3.0
+    rounds, pause = stage.rounds(10, 3), 3.0
     load = stage.load(mixed(stage.receiver))
     loading = asyncio.create_task(load.run(stage.rate(RATE), 3600))
     for _ in range(rounds):
         await asyncio.sleep(stage.random.uniform(0.5, 1.5) * pause)
         redis.stop(signal.SIGKILL)
-        stage.in_flight.update(await asyncio.to_thread(written, stage.folder))
+        copy = copied(stage.folder)
         redis.start()
+        stage.in_flight.update(await asyncio.to_thread(written, copy))
+        await asyncio.to_thread(loaded, redis)
         await goes_on(stage, load)
     load.stop()
     await loading
@@ -213,16 +216,29 @@ def delivering(port: int) -> set[str]:
         return set(client.zrange(DELIVERING, 0, -1))
 
 
-def written(folder: Path) -> set[str]:
-    """Ids that were being delivered by what a Redis, now gone, has left on the disk."""
-    copy = folder / "copy"
+def copied(folder: Path) -> Path:
+    """A copy of what a Redis, now gone, has left on the disk."""
+    copy = folder / f"copy{time.monotonic_ns()}"
     shutil.copytree(folder / "appendonlydir", copy / "appendonlydir")
+    return copy
+
+
+def written(copy: Path) -> set[str]:
+    """Ids that were being delivered by what is written there."""
     redis = RedisServer(copy, *DURABLE)
     try:
+        loaded(redis)
         return delivering(redis.port)
     finally:
         redis.stop(signal.SIGKILL)
         shutil.rmtree(copy)
+
+
+def loaded(redis: RedisServer) -> None:
+    """Return when a Redis that was started has read what it had written."""
+    with Redis(port=redis.port) as client:
+        while client.info("persistence")["loading"]:
+            time.sleep(0.02)
 
 
 def came(stage: Stage, id_: str) -> bool:
