@@ -111,7 +111,7 @@ async def replies_cut(stage: Stage) -> None:
     proxy = await behind_a_proxy(stage, all_behind=True)
     proxy.cut = 0.2
     load = stage.load(mixed(stage.receiver))
-    await load.run(stage.rate(RATE), stage.seconds(60, 6))
+    await load.run(stage.rate(RATE / 2), stage.seconds(60, 6))
     proxy.cut = 0.0
     stage.check(proxy.cuts > 10, f"only {proxy.cuts} replies broke off")
     stage.notes.append(f"{proxy.cuts} replies broke off")
@@ -122,7 +122,7 @@ async def latency(stage: Stage) -> None:
     proxy = await behind_a_proxy(stage, all_behind=True)
     proxy.latency = 0.2
     load = stage.load(mixed(stage.receiver))
-    await load.run(stage.rate(250), stage.seconds(40, 6))
+    await load.run(stage.rate(RATE / 2), stage.seconds(40, 6))
 
 
 async def flushed(stage: Stage) -> None:
