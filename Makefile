@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint types cover fuzz bench services stop openapi clean
+.PHONY: help setup run demo test lint types cover fuzz bench chaos services stop openapi clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -52,6 +52,10 @@ fuzz: $(READY) ## bad input by the ten thousand; SHORT=1: the same in a minute; 
 bench: $(READY) ## the figures, each beside its target
 	@sh tests/servers.sh redis-server=redis-server nginx=nginx-light java=default-jre-headless mvn=maven
 	$(BIN)/python -m bench
+
+chaos: $(READY) ## faults under load, every task accounted for; writes its table (FORM=--short: not)
+	@sh tests/servers.sh redis-server=redis-server faketime=faketime
+	$(BIN)/python -m chaos $(FORM)
 
 services: $(READY) ## a Kafka to try things with, on :9092 (needs Java >= 17 and Maven)
 	@sh tests/servers.sh java=default-jre-headless mvn=maven

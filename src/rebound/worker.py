@@ -56,6 +56,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._running: dict[str, tuple[Task, asyncio.Task[None]]] = {}
         self._outcomes: deque[tuple[Task, Task]] = deque()
+        self._batch: Sequence[tuple[Task, Task]] = ()
         self._unsettled = 0
         self._settling: asyncio.Task[None] | None = None
         self._blocked = False
@@ -216,10 +217,11 @@ class Worker:
         try:
             while self._outcomes:
                 count = min(len(self._outcomes), MAX_SETTLE)
-                batch = [self._outcomes.popleft() for _ in range(count)]
+                self._batch = [self._outcomes.popleft() for _ in range(count)]
                 try:
-                    await self._settle_batch(batch)
+                    await self._settle_batch(self._batch)
                 finally:
+                    self._batch = ()
                     self._unsettled -= count
                 if self._blocked or self._draining:
                     self.wake()
@@ -264,7 +266,8 @@ class Worker:
         while True:
             await asyncio.sleep(self._limits.lease / 3)
             held = [task for task, _ in self._running.values()]
-            held += [task for task, _ in self._outcomes if task.id not in self._running]
+            unsettled = (*self._batch, *self._outcomes)
+            held += [task for task, _ in unsettled if task.id not in self._running]
             try:
                 for at in range(0, len(held), 500):
                     part = held[at : at + 500]

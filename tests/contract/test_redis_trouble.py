@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from rebound.adapters.stores import redis_server
@@ -18,6 +19,7 @@ from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.ports import Added
 from tests.conftest import Clock, RedisServer, free_port
 from tests.contract.redis_support import OwnRedis, opened, plain
+from tests.proxy import Proxy
 from tests.support import claim, claimed, cut, fail, ids, put, succeed, task
 
 _numbers = itertools.count()
@@ -100,6 +102,24 @@ async def test_restarted_server_is_used_again_at_once(own_redis: OwnRedis) -> No
         server.start()
         assert await put(store, task("a")) == [Added.CREATED]
         assert ids(await claimed(store)) == ["a"]
+
+
+def test_connection_that_broke_while_it_was_idle_loses_no_outcome_under_uvloop(
+    own_redis: OwnRedis,
+) -> None:
+    server = own_redis()
+
+    async def settle_after_a_break() -> None:
+        proxy = Proxy(server.port)
+        async with proxy, opened(proxy.url) as store, plain(server) as client:
+            await put(store, task("a"))
+            (found,) = await claimed(store)
+            now = await store.time()
+            proxy.reset()
+            await client.ping()  # meanwhile the loop learns of it
+            assert await store.settle([succeed(found, now)]) == []
+
+    uvloop.run(settle_after_a_break())
 
 
 async def test_server_that_hangs_is_given_up_in_time(

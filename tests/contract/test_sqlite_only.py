@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import pytest
 
 from rebound.adapters.stores.sqlite import SqliteStore
 from rebound.domain.attempt import DeadReason, State
-from rebound.domain.errors import StoreUnavailable
+from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.ports import Added, Filter
 from tests.support import claim, claimed, ids, put, task
 
@@ -109,3 +113,32 @@ async def test_page_of_large_tasks_ends_early_with_a_cursor(store: SqliteStore) 
         page = await store.find(Filter(), limit=100, cursor=cursor)
         rest, cursor = rest + ids(page.tasks), page.cursor
     assert rest == names[::-1]
+
+
+async def test_file_that_may_only_be_read_ends_the_start_also_after_a_crash(
+    store: SqliteStore, path: Path
+) -> None:
+    await put(store, task("a"))  # while it is open there is a log beside the file, as after a crash
+    for file in path.parent.iterdir():
+        file.chmod(0o444)
+    as_others = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+    command = [*(as_others if os.geteuid() == 0 else []), sys.executable, "-m", "rebound", "work"]
+    ended = await asyncio.to_thread(
+        subprocess.run, [*command, "--store-url", f"sqlite:///{path}"],
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr == f"rebound: {path} cannot be opened for writing\n"
+
+
+async def test_file_damaged_behind_its_first_page_ends_the_start(
+    store: SqliteStore, path: Path
+) -> None:
+    await put(store, *(task(f"t{n}") for n in range(100)))
+    await store.aclose()
+    whole = path.read_bytes()
+    damaged = whole[:4096] + b"\xa5" * (len(whole) - 4096)
+    path.write_bytes(damaged)
+    with pytest.raises(StoreUnusable, match="is damaged"):
+        await store.open()
+    assert path.read_bytes() == damaged

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -96,11 +97,18 @@ async def receiver() -> AsyncIterator[Receiver]:
 class Process:
     """A `rebound` command; stderr goes to a file."""
 
-    def __init__(self, command: str, settings: dict[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        command: str,
+        settings: dict[str, str],
+        log: Path,
+        beside: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`beside` are variables of the environment that are no settings."""
         self.log = log
         self.settings = settings
         environment = {k: v for k, v in os.environ.items() if not k.startswith("REBOUND_")}
-        environment |= {f"REBOUND_{k}": v for k, v in settings.items()}
+        environment |= {f"REBOUND_{k}": v for k, v in settings.items()} | dict(beside)
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 [*REBOUND, *command.split()], env=environment, stdout=subprocess.DEVNULL,
@@ -135,13 +143,17 @@ class Service:
     def __init__(self, store: dict[str, str], folder: Path) -> None:
         self.settings = {"LOG_FORMAT": "json", **store}
         self.url = ""
+        self.patience = 10.0
+        """Seconds for a process to get ready."""
         self._folder = folder
         self._processes: list[Process] = []
         self._session: aiohttp.ClientSession | None = None
 
-    def run(self, command: str, **settings: str) -> Process:
+    def run(
+        self, command: str, beside: Mapping[str, str] = MappingProxyType({}), **settings: str
+    ) -> Process:
         log = self._folder / f"{len(self._processes)}.log"
-        self._processes.append(Process(command, {**self.settings, **settings}, log))
+        self._processes.append(Process(command, {**self.settings, **settings}, log, beside))
         return self._processes[-1]
 
     async def serve(self, command: str = "serve", **settings: str) -> Process:
@@ -152,7 +164,7 @@ class Service:
         return process
 
     async def ready(self, process: Process) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(self.patience):
             while True:
                 assert process.alive, process.logged()
                 with contextlib.suppress(aiohttp.ClientError):

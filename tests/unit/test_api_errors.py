@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rebound.adapters.api.app import Api
+from rebound.domain.errors import StoreFull
 from rebound.engine import Engine
 from tests.unit.asgi import VALID, Settings, call, make_api, make_engine
 
@@ -52,6 +53,17 @@ async def test_a_lost_store_is_503_with_retry_after_and_no_details(lost_api: Api
         assert (reply.status, reply.code) == (503, "STORE_UNAVAILABLE")
         assert reply.headers["retry-after"] == "1"
         assert "/dev/null" not in reply.error
+
+
+async def test_a_full_store_says_so(
+    api: Api, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any) -> Any:
+        raise StoreFull("Redis at 10.0.0.1 has reached its maxmemory")
+
+    monkeypatch.setattr(engine.store, "add", full)
+    reply = await call(api, "POST", "/tasks", VALID)
+    assert (reply.status, reply.error) == (503, str(StoreFull()))
 
 
 async def test_a_closed_engine_is_503_as_well(api: Api, engine: Engine) -> None:

@@ -145,3 +145,53 @@ async def test_a_status_that_failed_decides_even_if_its_body_never_ends(
     error = await failing(producer, task(receiver.url(), to={"timeout": 0.05}))
     assert (str(error), error.status, error.response) == ("HTTP 503", 503, "part")
     assert error.retry_after == 7.0
+
+
+async def test_interim_answers_are_skipped_and_a_flood_of_them_ends_the_attempt(
+    receiver: Receiver, producer: HttpProducer
+) -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    receiver.reply = interim * 10 + answer(200, b"ok")
+    assert await producer.send(task(receiver.url())) == Receipt(200, "ok")
+    written = 0
+
+    async def flood(writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        while True:
+            writer.write(interim * 1000)
+            await writer.drain()
+            written += 1
+
+    receiver.reply = flood
+    error = await failing(producer, task(receiver.url()))
+    assert str(error) == "invalid HTTP response: too many responses"
+    await asyncio.wait_for(receiver.closed.wait(), 10)
+    assert written < 1000
+
+
+async def test_answers_that_nobody_asked_for_are_taken_for_no_other_request(
+    receiver: Receiver, producer: HttpProducer
+) -> None:
+    receiver.reply = answer(200, b"first") + answer(200, b"stray")
+    assert await producer.send(task(receiver.url())) == Receipt(200, "first")
+    receiver.reply = answer(500)
+    assert str(await failing(producer, task(receiver.url()))) == "HTTP 500"
+
+
+async def test_a_connection_that_is_flooded_while_idle_is_closed(
+    receiver: Receiver, producer: HttpProducer
+) -> None:
+    async def flood(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(200, b"ok"))
+        await writer.drain()
+        idle.set()
+        while True:
+            await asyncio.sleep(0)
+            writer.write(answer(200, b"stray") * 1000)
+            await writer.drain()
+
+    idle = asyncio.Event()
+    receiver.reply = flood
+    assert await producer.send(task(receiver.url())) == Receipt(200, "ok")
+    await idle.wait()
+    await asyncio.wait_for(receiver.closed.wait(), 10)

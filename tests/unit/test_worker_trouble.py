@@ -46,6 +46,23 @@ async def test_a_lease_is_extended_while_its_attempt_runs(
     assert (after.state, len(after.attempts)) == (State.SUCCEEDED, 1)
 
 
+async def test_a_lease_is_extended_while_its_outcome_cannot_be_settled(
+    engine: Engine, start: Start, receiver: Receiver, clock: Clock, far: FarStore, heard: Heard
+) -> None:
+    far.away = {"settle"}
+    await engine.submit(task("a"))
+    start(lease=0.03)
+    await until(lambda: "settle" in far.calls)
+    for _ in range(5):
+        clock.advance(0.025)
+        seen = far.calls.count("extend")
+        await until(lambda seen=seen: far.calls.count("extend") >= seen + 2)
+    assert await claimed(far.behind) == []
+    far.away = set()
+    await ended(engine, "a")
+    assert "lease lost" not in heard.of("a")
+
+
 async def test_an_attempt_whose_lease_another_worker_took_is_cancelled_and_changes_nothing(
     engine: Engine, start: Start, receiver: Receiver, clock: Clock, far: FarStore, heard: Heard
 ) -> None:

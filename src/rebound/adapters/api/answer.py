@@ -15,6 +15,7 @@ from rebound.domain.errors import (
     NotFound,
     PayloadTooLarge,
     ReboundError,
+    StoreFull,
     StoreUnavailable,
     TaskBusy,
     ValidationError,
@@ -119,7 +120,7 @@ def internal() -> Answer:
 def _text(error: ReboundError) -> str:
     """What the caller may know: where the store is, and why it is away, stays inside."""
     if isinstance(error, StoreUnavailable):
-        return str(StoreUnavailable())
+        return str(StoreFull() if isinstance(error, StoreFull) else StoreUnavailable())
     if isinstance(error, Closed):
         return "The service is starting or stopping; nothing was confirmed. Repeat it then."
     return str(error)

@@ -18,6 +18,7 @@ from msgspec import UNSET
 from yarl import URL
 
 from rebound.adapters.producers.failures import UNSENDABLE, explained, never_sent, too_late
+from rebound.adapters.producers.floods import without_floods
 from rebound.adapters.producers.provenance import VISIBLE, dead_letter
 from rebound.adapters.producers.resolver import guarded_socket, resolver
 from rebound.domain.attempt import MAX_RESPONSE, Leg
@@ -151,7 +152,7 @@ class HttpProducer:
             socket_factory=guarded_socket(guard) if guard else None,
         )
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=without_floods(connector),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept-Encoding",),
             trust_env=False,

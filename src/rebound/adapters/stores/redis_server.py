@@ -147,7 +147,7 @@ class RedisServer:
             replies: list[Any] = []
             error: exceptions.ResponseError | None = None
             try:
-                await connection.send_packed_command(packed, check_health=False)
+                await _send(connection, packed)
                 for _ in range(count):
                     try:
                         replies.append(await connection.read_response(disable_decoding=True))
@@ -210,6 +210,13 @@ def pack(arguments: Sequence[Argument]) -> bytes:
     return b"".join(parts)
 
 
+async def _send(connection: Any, packed: bytes) -> None:
+    try:
+        await connection.send_packed_command(packed, check_health=False)
+    except RuntimeError as error:  # what uvloop says of one that broke while it was idle
+        raise ConnectionError(str(error)) from error
+
+
 async def _messages(connection: Any, wake: Wake, count: int) -> None:
     """Read until the connection breaks. `count` channels confirm that they are subscribed."""
     asked = False
@@ -218,7 +225,7 @@ async def _messages(connection: Any, wake: Wake, count: int) -> None:
         if message is None:
             if asked:
                 raise TimeoutError
-            await connection.send_command("PING", check_health=False)
+            await _send(connection, pack(("PING",)))
         elif message[0] == b"subscribe":
             count -= 1
         asked = message is None

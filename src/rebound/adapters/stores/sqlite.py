@@ -62,7 +62,7 @@ class SqliteStore:
     async def open(self) -> Sequence[str]:
         self._closed = False
         try:
-            await self._run(lambda db: None)
+            await self._run(_look_over, write=False)
         except StoreUnavailable as error:
             await self.aclose()
             raise StoreUnusable(str(error)) from error
@@ -281,6 +281,13 @@ def _lane(db: apsw.Connection, queue: str, column: str, value: float | None) -> 
         ON CONFLICT (queue) DO UPDATE SET {column} = ?3""",
         (queue, kind, value),
     )
+
+
+def _look_over(db: apsw.Connection) -> None:
+    """Read the ends of each table: much of what can be wrong with a file shows at the start."""
+    for order in ("ASC", "DESC"):
+        for table, key in (("tasks", "seq"), ("lanes", "queue")):
+            db.execute(f"SELECT * FROM {table} ORDER BY {key} {order} LIMIT 1").fetchall()
 
 
 def _data_version(db: apsw.Connection) -> int:

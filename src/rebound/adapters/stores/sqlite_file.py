@@ -60,6 +60,8 @@ def connect(path: str) -> apsw.Connection:
     """Open the file, or make it. Raises apsw.Error."""
     db = apsw.Connection(path)
     try:
+        if db.readonly("main"):  # SQLite opens so what it may not write to, and says nothing
+            raise apsw.ReadOnlyError
         db.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
