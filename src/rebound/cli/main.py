@@ -164,6 +164,17 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--store-url", help=SETTINGS["store_url"].description)
     doctor.add_argument("--repair", action="store_true", help="mend what can be mended safely")
     doctor.add_argument("--json", action="store_true", help="one JSON object a finding")
+    move = add(
+        "import-go",
+        _asynchronous("import_go", "rebound.cli.import_go"),
+        "move what waits in the Redis of the Go original, which must be stopped, into a store",
+    )
+    move.add_argument(
+        "--from", dest="source", metavar="URL",
+        help="redis://… of the original (default: the REDIS_* settings)",
+    )  # fmt: skip
+    move.add_argument("--store-url", help=SETTINGS["store_url"].description)
+    move.add_argument("--dry-run", action="store_true", help="only print what would be moved")
     _add_policy(add("plan", _plan, "print when the attempts of a policy happen, in seconds"))
     demo = add(
         "demo", _demo, "show retries, a success and a dead letter live, in a store of its own"
