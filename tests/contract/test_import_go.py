@@ -111,6 +111,7 @@ def test_what_was_stored_but_not_yet_removed_is_only_removed_by_the_next_run(
 ) -> None:
     theirs.zadd(KEY, {HTTP: DUE})
     assert import_go(theirs) == 0
+    assert run("cancel", "webhook-123", *TO) == 0  # whatever becomes of it
     before = shown("webhook-123", capsys)
     theirs.zadd(KEY, {HTTP: DUE, KAFKA: DUE})  # as if the first run had ended in between
     assert import_go(theirs) == 0
