@@ -342,6 +342,21 @@ def test_the_settings_of_the_readme_have_these_defaults() -> None:
         assert getattr(told, attribute) == getattr(Config(), attribute), name
 
 
+def test_what_the_page_on_operations_quotes_is_said_somewhere() -> None:
+    page = ROOT / "docs" / "operations.md"
+    code = "".join(file.read_text() for file in ROOT.glob("src/rebound/**/*.py"))
+    rows = rows_of(page, "The store") + rows_of(page, "Dead letters pile up")
+    quoted = [text for row in rows for text in re.findall(r"`([^`]+)`", row[0])]
+    assert len(quoted) == len(rows)
+    for text in quoted:
+        for part in text.split(" … "):
+            assert part in code, text
+    said = {
+        tuple(re.findall(r"(\d+) `([A-Z_]+)`", row[0])) for row in rows_of(page, "The API says no")
+    }
+    assert {code for ((_, code),) in said} <= set(get_args(Code))
+
+
 # -- what is said of the original ------------------------------------------------------------
 
 
