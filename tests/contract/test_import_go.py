@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from typing import Any
 import pytest
 import redis
 
-from rebound.adapters.stores.redis_original import KEY
+from rebound import Config, Rebound, wiring
+from rebound.adapters.stores.redis_original import KEY, RedisOriginal
+from rebound.cli import import_go as import_go_module
 from rebound.domain import original, validation
 from rebound.domain.destination import Destination
 from rebound.domain.errors import InvalidBody, ValidationError
 from rebound.domain.times import rfc3339
 from rebound.testing import Kit
 from tests.conftest import RedisServer, free_port
+from tests.redis_servers import Cluster
 from tests.unit.test_cli import folder, run  # noqa: F401 - a fixture
 
 Printed = pytest.CaptureFixture[str]
@@ -230,6 +234,60 @@ def test_nothing_waiting_is_no_error_but_a_redis_that_is_not_there_is(
     assert "redis cannot be reached" in err
     assert "--from: must be redis://" in err
     assert "hidden" not in err
+
+
+def test_a_cluster_of_the_original_is_read_too(
+    folder: Path,  # noqa: F811
+    redis_cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Printed,
+) -> None:
+    port = redis_cluster.masters[0].port
+    with redis.RedisCluster(host="127.0.0.1", port=port) as theirs:
+        theirs.zadd(KEY, {HTTP: DUE})
+        monkeypatch.setenv("REDIS_MODE", "cluster")
+        monkeypatch.setenv("REDIS_CLUSTER_ADDRS", f"127.0.0.1:{port}")
+        assert run("import-go", *TO) == 0
+        assert "webhook-123 moved" in capsys.readouterr().out
+        assert not theirs.exists(KEY)
+
+
+def test_what_somebody_else_takes_meanwhile_is_warned_of(
+    folder: Path,  # noqa: F811
+    theirs: redis.Redis,
+    capsys: Printed,
+) -> None:
+    theirs.zadd(KEY, {HTTP: DUE})
+
+    class Running(RedisOriginal):
+        """A set that the original, still running, takes tasks out of as soon as we have looked."""
+
+        async def page(self, start: int, count: int) -> Sequence[tuple[bytes, float]]:
+            page = await super().page(start, count)
+            theirs.delete(KEY)
+            return page
+
+    async def move() -> None:
+        source = Config(store_url=theirs.url)  # type: ignore[attr-defined]
+        running = Running(wiring.make_original(source)._server)
+        async with Rebound(Config(store_url=TO[1]), worker=False) as rebound:
+            await import_go_module._move(rebound.engine, running)
+        await running.aclose()
+
+    asyncio.run(move())
+    told = capsys.readouterr()
+    assert "webhook-123 moved" in told.out
+    assert "1 of these had gone from retry:schedule: meanwhile" in told.err
+
+
+def test_without_the_extra_it_says_which_one() -> None:
+    source = (
+        "import sys; sys.modules['redis'] = None; from rebound.cli.main import main;"
+        "sys.exit(main(['import-go']))"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"needs an extra: pip install 'rebound-retry[redis]'" in done.stderr
 
 
 # -- what counts mean ------------------------------------------------------------------------
