@@ -67,6 +67,10 @@ stop: $(READY) ## end what `make services` started
 openapi: $(READY) ## write openapi.yaml anew
 	$(BIN)/python -m rebound.adapters.api.openapi > openapi.yaml
 
+.PHONY: docs
+docs: openapi ## write openapi.yaml and docs/settings.md anew
+	$(BIN)/python -m rebound.settings.table > docs/settings.md
+
 clean: ## remove what the targets made
 	@[ ! -e tests/services/target/running.json ] || $(MAKE) --no-print-directory stop
 	rm -rf $(VENV) tests/services/target build dist .coverage* .mypy_cache .ruff_cache .pytest_cache

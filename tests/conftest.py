@@ -21,6 +21,8 @@ from tests.services.kafka import KafkaBroker
 
 MISSING: dict[str, str] = {}
 """Server -> the command that installs it; filled when a test had to be skipped."""
+NOT_RUN = "example not run"
+"""Property of a test that says which examples of the pages it leaves out, and why."""
 INSTALL = {
     "redis-server": "apt-get install redis-server",
     "openssl": "apt-get install openssl",
@@ -32,6 +34,10 @@ INSTALL = {
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if name == NOT_RUN:
+                terminalreporter.write_line(f"{name.upper()}: {value}", yellow=True)
     for server, command in MISSING.items():
         terminalreporter.write_line(
             f"NOT RUN: the tests that need {server}; install it with: {command}", yellow=True

@@ -9,27 +9,34 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import aiohttp
 import pytest
+import redis
 import yaml
 
 from rebound import Config
+from rebound.adapters.api.view import Code
 from rebound.adapters.stores.redis import RedisStore
-from rebound.domain import validation
+from rebound.adapters.stores.redis_original import KEY as ORIGINALS_KEY
+from rebound.domain import original, validation
 from rebound.domain.errors import ValidationError
 from rebound.settings import SETTINGS
 from rebound.settings.access import require_keys
+from rebound.settings.table import default_in_words
 from tests import topics
-from tests.conftest import RedisServer, free_port
+from tests.conftest import NOT_RUN, RedisServer, free_port
+from tests.contract.test_import_go import HTTP as WAITING
 from tests.e2e.conftest import Receiver, Service
 from tests.services.kafka import KafkaBroker
 
 KAFKA = "localhost:9092"
+REDIS = "localhost:6379"
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 EXAMPLES_PAGE = ROOT / "examples" / "EXAMPLES.md"
@@ -123,14 +130,24 @@ def with_kafka(text: str, broker: KafkaBroker) -> str:
     return text.replace(KAFKA, broker.bootstrap)
 
 
+@pytest.fixture
+def originals_redis(own_redis: Callable[..., RedisServer]) -> RedisServer:
+    """The Redis of pages with one, in which the Go original has left a task."""
+    server = own_redis()
+    with redis.Redis(port=server.port) as client:
+        client.zadd(ORIGINALS_KEY, {WAITING: datetime(2030, 1, 1, tzinfo=UTC).timestamp()})
+    return server
+
+
 async def play(
-    page: Path, folder: Path, kafka: KafkaBroker | None, *awaited: str
+    page: Path, folder: Path, kafka: KafkaBroker | None, *awaited: str, redis_port: int = 6379
 ) -> tuple[str, Receiver]:
     """Run the examples of a page from top to bottom: what they print, and what was delivered.
 
-    Only the addresses are replaced, by those of a real service, receiver and Kafka. In the end
-    the topics `awaited` have a record each.
+    Only the addresses are replaced, by those of a real service, receiver, Redis and Kafka. In the
+    end the topics `awaited` have a record each.
     """
+    at_redis = f"localhost:{redis_port}"
     (folder / ".venv").symlink_to(BIN.parent)  # all of it: python looks for its pyvenv.cfg
     receiver, printed = Receiver(free_port()), ""
     await receiver.start()
@@ -147,6 +164,7 @@ async def play(
                     text = await asyncio.to_thread(with_kafka, text, kafka)
                 text = text.replace("localhost:8080", f"localhost:{port}")
                 text = text.replace("localhost:9000", f"localhost:{receiver.port}")
+                text = text.replace(REDIS, at_redis)
                 if named := _FILE.match(text):
                     (folder / named[1]).parent.mkdir(exist_ok=True)
                     with (folder / named[1]).open("a") as file:
@@ -157,7 +175,7 @@ async def play(
                     continue
                 out = await run(*RUN[block.language], text, folder=folder)
                 if block.output is not None:
-                    assert out == block.output, block.where
+                    assert out == block.output.replace(REDIS, at_redis), block.where
                 assert not [answer for answer in objects_in(out) if "code" in answer], block.where
                 printed += out
             if list(folder.glob("test_*.py")):
@@ -217,14 +235,21 @@ async def test_the_examples_of_the_readme_run_as_they_stand(
 async def test_the_examples_of_a_page_run_as_they_stand(
     page: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    with_broker = KAFKA in page.read_text()
-    await play(page, tmp_path, request.getfixturevalue("kafka") if with_broker else None)
+    text = page.read_text()
+    broker = request.getfixturevalue("kafka") if KAFKA in text else None
+    with_redis = any(REDIS in block.text for block in blocks(page))
+    port = request.getfixturevalue("originals_redis").port if with_redis else 6379
+    await play(page, tmp_path, broker, redis_port=port)
 
 
-def test_these_examples_are_not_run_and_they_are_at_most_one_in_ten() -> None:
+def test_these_examples_are_not_run_and_they_are_at_most_one_in_ten(
+    record_property: Callable[[str, object], None],
+) -> None:
     left_out = [
         f"{block.where.partition(':')[0]}: {block.reason}" for block in EXAMPLES if block.reason
     ]
+    for line in left_out:
+        record_property(NOT_RUN, f"{line} (of {len(EXAMPLES)} in all)")
     assert left_out == [
         "README.md: the demo stays up, and the tests would run themselves",
     ]
@@ -315,6 +340,70 @@ def test_the_settings_of_the_readme_have_these_defaults() -> None:
     for name, _ in rows:
         attribute = "resolved_store_url" if name == "STORE_URL" else name.lower()
         assert getattr(told, attribute) == getattr(Config(), attribute), name
+
+
+def test_what_the_page_on_operations_quotes_is_said_somewhere() -> None:
+    page = ROOT / "docs" / "operations.md"
+    code = "".join(file.read_text() for file in ROOT.glob("src/rebound/**/*.py"))
+    rows = rows_of(page, "The store") + rows_of(page, "Dead letters pile up")
+    quoted = [text for row in rows for text in re.findall(r"`([^`]+)`", row[0])]
+    assert len(quoted) == len(rows)
+    for text in quoted:
+        for part in text.split(" … "):
+            assert part in code, text
+    said = {
+        tuple(re.findall(r"(\d+) `([A-Z_]+)`", row[0])) for row in rows_of(page, "The API says no")
+    }
+    assert {code for ((_, code),) in said} <= set(get_args(Code))
+
+
+# -- what is said of the original ------------------------------------------------------------
+
+
+def rows_of(page: Path, heading: str) -> list[list[str]]:
+    """The rows of the table below a heading of a page, without its head."""
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", page.read_text(), re.S | re.M)
+    rows = re.findall(r"^\| (.*) \|$", section, re.M)
+    return [re.split(r" \| ", row) for row in rows[1:]]
+
+
+MIGRATION = ROOT / "docs" / "migration.md"
+
+
+def test_every_field_of_the_original_is_in_the_page_and_has_the_default_it_says() -> None:
+    rows = rows_of(MIGRATION, "Field by field")
+    to = [f"destination.{name}" for name in original.To.__struct_fields__]
+    assert {row[0].strip("`") for row in rows} == {*original.Waiting.__struct_fields__, *to}
+    accepted = validation.parse(b'{"source": "s", "destination": {"url": "http://a.example"}}')
+    said = {row[0].strip("`"): re.search(r"left out, it is (\d+)$", row[2]) for row in rows}
+    defaults = {name: int(found[1]) for name, found in said.items() if found}
+    assert defaults == {"max_retries": accepted.max_retries, "base_delay": accepted.base_delay}
+
+
+def test_the_settings_of_the_original_exist_and_have_the_defaults_that_the_page_says() -> None:
+    for names, theirs, ours in rows_of(MIGRATION, "Setting by setting"):
+        for name in re.findall(r"`([A-Z_]+)`", names):
+            setting = SETTINGS[name.lower()]
+            if default := re.match(r"`([^`]+)`", ours):
+                assert default_in_words(setting) == default[1], name
+            elif ours.startswith("the same") and theirs.count("`") == 2 == names.count("`"):
+                told = theirs.split("`")[1]
+                assert default_in_words(setting) == told, name
+
+
+def test_the_environment_of_the_original_stops_the_start_as_the_page_says() -> None:
+    with pytest.raises(ValidationError, match=r"^ENVIRONMENT: is 'local', must be one of dev"):
+        Config.for_service({"ENVIRONMENT": "local"})
+
+
+def test_an_address_without_a_host_is_this_host_only() -> None:
+    assert Config.for_service({"HTTP_ADDR": ":8080"}).address == ("127.0.0.1", 8080)
+    assert Config.for_service({"HTTP_ADDR": "0.0.0.0:8080"}).address == ("0.0.0.0", 8080)
+
+
+def test_the_codes_of_the_right_column_exist() -> None:
+    ours = " ".join(row[2] for row in rows_of(MIGRATION, "Answers"))
+    assert set(re.findall(r"[A-Z]+_[A-Z]+", ours)) <= set(get_args(Code))
 
 
 # -- the image -------------------------------------------------------------------------------

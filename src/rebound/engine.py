@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import count
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import count, repeat
 from random import getrandbits, random
 from typing import NamedTuple
 
@@ -102,16 +102,19 @@ class Engine:
         return await self._submitted(submission, stored)
 
     async def submit_many(
-        self, tasks: Sequence[Task | ReboundError]
+        self, tasks: Sequence[Task | ReboundError], waits: Iterable[float | None] = repeat(None)
     ) -> list[Submitted | ReboundError]:
         """Likewise, each with its own result in order; an error handed in comes out again.
 
-        Raises StoreUnavailable where nothing was confirmed, or Closed.
+        `waits` are seconds until each is first due, in place of what the task says, and no part of
+        its content. Raises StoreUnavailable where nothing was confirmed, or Closed.
         """
         prepared: list[Submission | ReboundError] = []
-        for task in tasks:
+        for task, wait in zip(tasks, waits, strict=False):
             try:
-                prepared.append(task if isinstance(task, ReboundError) else self._prepare(task))
+                prepared.append(
+                    task if isinstance(task, ReboundError) else self._prepare(task, wait)
+                )
             except ValidationError as error:
                 prepared.append(error)
         fit = [p for p in prepared if isinstance(p, Submission)]
@@ -139,7 +142,7 @@ class Engine:
                 raise ValidationError(f"{field}: {why}", field=field)
         return task
 
-    def _prepare(self, task: Task) -> Submission:
+    def _prepare(self, task: Task, wait: float | None = None) -> Submission:
         task = self.check(task)
         if self.closed:  # what is wrong with the task comes first
             raise Closed
@@ -147,7 +150,7 @@ class Engine:
             task = replace(task, id=uuid7())
         body = msgspec.json.encode(replace(task, id="", attempt=0))
         accepted = task.accepted()
-        delay = accepted.first_wait(random(), self.policy.strategies)
+        delay = accepted.first_wait(random(), self.policy.strategies) if wait is None else wait
         nonce = f"{self._instance}{next(self._calls):x}"
         return Submission(accepted, delay, body, validation.digest(task), nonce)
 

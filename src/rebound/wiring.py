@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from rebound import __version__
 from rebound.domain.errors import ValidationError
@@ -13,6 +13,11 @@ from rebound.settings import Config, networks
 from rebound.settings import kafka as kafka_settings
 from rebound.settings import redis as redis_settings
 
+if TYPE_CHECKING:
+    from rebound.adapters.stores import redis_connecting as connecting
+    from rebound.adapters.stores.redis_original import RedisOriginal
+
+NO_REDIS = "needs an extra: pip install 'rebound-retry[redis]'"
 NO_KAFKA = "kafka:// needs an extra: pip install 'rebound-retry[kafka]'"
 NO_HANDLER = (
     "nobody here serves this call://name; register its function with @rebound.handler(name) before"
@@ -41,9 +46,7 @@ def make_store(config: Config, clock: Callable[[], float]) -> Store:
     try:
         return _redis_store(config, retention)
     except ImportError:
-        raise ValidationError(
-            "a Redis store needs an extra: pip install 'rebound-retry[redis]'", field="store_url"
-        ) from None
+        raise ValidationError(f"a Redis store {NO_REDIS}", field="store_url") from None
 
 
 def _redis_store(config: Config, retention: Retention) -> Store:
@@ -51,13 +54,7 @@ def _redis_store(config: Config, retention: Retention) -> Store:
     from rebound.adapters.stores.redis import RedisStore
     from rebound.adapters.stores.redis_partitions import RedisPartitions
 
-    place = connecting.Place(
-        config.resolved_store_url,
-        redis_settings.tls(config),
-        redis_settings.nodes(config),
-        config.redis_master_name or "",
-        config.redis_sentinel_password,
-    )
+    place = _place(config)
     replicas = config.redis_wait_replicas or 0
     if config.redis_mode == "cluster":
         return RedisPartitions(
@@ -77,6 +74,35 @@ def _redis_store(config: Config, retention: Retention) -> Store:
         server=None if config.redis is not None else connect(place, config.pool_size),
         replicas=replicas,
     )
+
+
+def _place(config: Config) -> connecting.Place:
+    from rebound.adapters.stores import redis_connecting as connecting
+
+    return connecting.Place(
+        config.resolved_store_url,
+        redis_settings.tls(config),
+        redis_settings.nodes(config),
+        config.redis_master_name or "",
+        config.redis_sentinel_password,
+    )
+
+
+def make_original(config: Config) -> RedisOriginal:
+    """The waiting tasks of the Go original in the Redis that the settings name.
+
+    Raises ValidationError for the missing extra.
+    """
+    try:
+        from rebound.adapters.stores import redis_connecting as connecting
+        from rebound.adapters.stores.redis_original import KEY, RedisOriginal
+    except ImportError:
+        raise ValidationError(f"the original's tasks are in Redis, which {NO_REDIS}") from None
+    place = _place(config)
+    if config.redis_mode == "cluster":
+        return RedisOriginal(connecting.cluster(place, 1, [KEY]).part(KEY))
+    connect = connecting.sentinel if config.redis_mode == "sentinel" else connecting.one_server
+    return RedisOriginal(connect(place, 1))
 
 
 def make_examiner(config: Config) -> Examiner:

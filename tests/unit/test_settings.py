@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from rebound.domain.errors import ValidationError
-from rebound.settings import SETTINGS, Config, access
+from rebound.settings import SETTINGS, Config, access, table
 
 KEY, OTHER = "s3cret-key-no-one", "s3cret-key-no-two"
 
@@ -19,6 +20,20 @@ def refusal(**given: Any) -> ValidationError:
         Config(**given)
     assert "\n" not in str(caught.value)
     return caught.value
+
+
+def test_the_page_of_all_settings_is_current() -> None:
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text() == table.page(), "run: make docs"
+
+
+def test_the_page_has_a_row_for_each_setting_with_what_its_error_says() -> None:
+    rows = [line.split(" | ") for line in table.page().splitlines() if line.startswith("| `")]
+    assert [row[0] for row in rows] == [f"| `{name.upper()}`" for name in SETTINGS]
+    lease = next(row for row in rows if "LEASE" in row[0])
+    assert lease[1:4] == ["`--lease`", "`1m`", "a duration from 1s to 1h"]
+    assert lease[3] in str(refusal(lease="2h"))
+    assert all(len(row) == 5 for row in rows)
 
 
 def test_without_anything_every_setting_has_its_documented_default() -> None:

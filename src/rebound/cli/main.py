@@ -14,7 +14,8 @@ from rebound import __version__
 from rebound.domain.durations import seconds
 from rebound.domain.errors import ReboundError, ValidationError
 from rebound.settings import SETTINGS
-from rebound.settings.readers import Setting, spoken, whole
+from rebound.settings.readers import Setting, whole
+from rebound.settings.table import default_in_words
 
 if TYPE_CHECKING:
     from rebound.settings import Config
@@ -156,14 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(serve)
     _add_settings(add("work", _work, "run a worker without API"))
     _add_desk_commands(add)
-    doctor = add(
-        "doctor",
-        _asynchronous("doctor", "rebound.cli.doctor"),
-        "look settings and store over, and say what is wrong and what to do",
-    )
-    doctor.add_argument("--store-url", help=SETTINGS["store_url"].description)
-    doctor.add_argument("--repair", action="store_true", help="mend what can be mended safely")
-    doctor.add_argument("--json", action="store_true", help="one JSON object a finding")
+    _add_store_commands(add)
     _add_policy(add("plan", _plan, "print when the attempts of a policy happen, in seconds"))
     demo = add(
         "demo", _demo, "show retries, a success and a dead letter live, in a store of its own"
@@ -179,6 +173,29 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=_port, default=9000, help="0 = any free one (default 9000)"
     )
     return parser
+
+
+def _add_store_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands for a store as a whole."""
+    doctor = add(
+        "doctor",
+        _asynchronous("doctor", "rebound.cli.doctor"),
+        "look settings and store over, and say what is wrong and what to do",
+    )
+    doctor.add_argument("--store-url", help=SETTINGS["store_url"].description)
+    doctor.add_argument("--repair", action="store_true", help="mend what can be mended safely")
+    doctor.add_argument("--json", action="store_true", help="one JSON object a finding")
+    move = add(
+        "import-go",
+        _asynchronous("import_go", "rebound.cli.import_go"),
+        "move what waits in the Redis of the Go original, which must be stopped, into a store",
+    )
+    move.add_argument(
+        "--from", dest="source", metavar="URL",
+        help="redis://… of the original (default: the REDIS_* settings)",
+    )  # fmt: skip
+    move.add_argument("--store-url", help=SETTINGS["store_url"].description)
+    move.add_argument("--dry-run", action="store_true", help="only print what would be moved")
 
 
 def _add_desk_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -220,16 +237,7 @@ def _add_settings(parser: argparse.ArgumentParser, leave_out: frozenset[str] = f
 
 
 def _help(setting: Setting[Any, Any]) -> str:
-    default = setting.default
-    shown = setting.shown_default
-    if isinstance(default, bool):
-        shown = "on" if default else "off"
-    elif isinstance(default, float):
-        shown = spoken(default)
-    elif isinstance(default, tuple):
-        shown = ",".join(map(str, default))
-    elif default is not None:
-        shown = str(default)
+    shown = default_in_words(setting)
     return f"{setting.description} (default {shown})" if shown else setting.description
 
 

@@ -68,6 +68,15 @@ class Setting(Generic[Kept, Given]):
         """Name of the command line's flag."""
         return f"--{self.name.replace('_', '-')}"
 
+    @property
+    def allowed(self) -> str:
+        """What may be given, in the words of the error about anything else."""
+        try:
+            self._read(object())
+        except ValueError as error:
+            return str(error)
+        raise AssertionError(f"{self.name} takes anything")
+
     @overload
     def __get__(self, config: None, owner: type) -> Kept: ...
     @overload
