@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import email
 import os
+import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -18,8 +20,10 @@ import aiohttp
 import pytest
 
 from rebound import __version__
-from tests.conftest import RedisServer
+from tests.conftest import RedisServer, free_port, missing, need
+from tests.e2e import image
 from tests.e2e.conftest import Receiver
+from tests.support import until
 
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -196,3 +200,50 @@ async def serves(installed: Installed, *arguments: str) -> None:
         for path in ("/livez", "/docs", "/openapi.json"):
             async with session.get(f"{url}{path}") as answer:
                 assert answer.status == 200, path
+
+
+# -- the image -------------------------------------------------------------------------------
+
+
+async def test_the_steps_of_the_dockerfile_make_a_service_without_rights_on_a_read_only_root(
+    wheelhouse: Path, tmp_path: Path, receiver: Receiver
+) -> None:
+    if os.geteuid() != 0:
+        missing("root on Linux")
+    steps = list(image.steps(ROOT / "Dockerfile"))
+    handed, layers, data = (tmp_path / name for name in ("context", "layers", "data"))
+    for folder in (handed, layers):
+        folder.mkdir()
+    port = free_port()
+    variables = {**image.environment(steps), "HTTP_PORT": str(port)}
+    script = image.script(steps, image.context(ROOT, handed), layers, wheelhouse, data, variables)
+    container = await asyncio.create_subprocess_exec(
+        need("unshare"), "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert container.stdout is not None
+    first = (await container.stdout.readline()).decode()
+    assert first == f"rebound {__version__} · sqlite rebound.db · http://0.0.0.0:{port}\n"
+    pid = int(Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text())
+    assert "Uid:\t10001\t10001\t10001\t10001\n" in Path(f"/proc/{pid}/status").read_text()
+    assert re.search(r"^NSpid:.*\t1$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    with pytest.raises(OSError, match="Read-only file system"):
+        Path(f"/proc/{pid}/root/opt/rebound/own").touch()
+
+    async def run(*command: str) -> int:
+        within = image.inside(f"/proc/{pid}/root", "10001", "/data", variables)
+        process = await asyncio.create_subprocess_exec(*within, *command)
+        return await process.wait()
+
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        task = {"id": "t", "source": "image", "delay": 0, "destination": {"url": receiver.url("/")}}
+        async with asyncio.timeout(10):
+            while (await session.get("/readyz")).status != 200:
+                await asyncio.sleep(0.02)
+        async with session.post("/tasks", json=task) as answer:
+            assert answer.status == 201
+        await until(lambda: receiver.of("t"))
+    assert await run(*image.last(steps, "HEALTHCHECK").words) == 0
+    os.kill(pid, signal.Signals[image.last(steps, "STOPSIGNAL").text])
+    assert await container.wait() == 0
+    assert (data / "rebound.db").stat().st_uid == 10001
