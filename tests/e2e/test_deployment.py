@@ -18,13 +18,17 @@ import yaml
 from rebound import __version__
 from rebound.domain.durations import seconds
 from rebound.settings import SETTINGS, Config
+from rebound.settings.access import require_keys
 from tests.conftest import RedisServer, need
+from tests.e2e import image
 from tests.e2e.conftest import Process, Service
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 MODES = {"standalone": ["serve"], "sidecar": ["serve"], "worker-only": ["work"]}
 """Manifest -> what its container runs."""
+IMAGE = {"HTTP_HOST": image.environment([*image.steps(ROOT / "Dockerfile")])["HTTP_HOST"]}
+"""What the image sets that is a setting."""
 VERSIONS = ("1.30", "1.37")
 """The oldest Kubernetes that the manifests are for, and the newest whose schemas there are."""
 
@@ -81,6 +85,7 @@ def test_the_compose_file_follows_the_compose_specification() -> None:
 def test_the_compose_file_sets_what_the_service_starts_with_and_stops_it_in_time() -> None:
     service = compose()["services"]["rebound"]
     config = started(service["environment"])
+    require_keys(config)
     assert config.environment == "prod"
     assert config.store_kind == "redis"
     assert seconds(service["stop_grace_period"]) >= config.shutdown_grace + 2
@@ -93,7 +98,7 @@ def test_the_compose_file_sets_what_the_service_starts_with_and_stops_it_in_time
 def started(variables: Mapping[str, str]) -> Config:
     """The settings of a service with these variables, all of which have to be settings."""
     assert {name.lower() for name in variables} <= SETTINGS.keys()
-    return Config.from_env({"HTTP_HOST": "0.0.0.0", **variables}, prefix="")
+    return Config.for_service({**IMAGE, **variables})
 
 
 # -- Kubernetes ------------------------------------------------------------------------------
@@ -153,7 +158,13 @@ async def test_what_a_manifest_runs_starts_and_its_probes_succeed(
     given = environment(file)
     expected = {"STORE_URL", *(["API_KEYS"] if file == "standalone" else [])}
     assert expected <= given.keys()
-    given |= {"STORE_URL": redis_server.url, "NAMESPACE": tmp_path.name, "LOG_FORMAT": "json"}
+    given |= {
+        **IMAGE,
+        **given,
+        "STORE_URL": redis_server.url,
+        "NAMESPACE": tmp_path.name,
+        "LOG_FORMAT": "json",
+    }
     container = rebound(file)
     assert container["args"] == MODES[file]
     service = Service(given, tmp_path)
@@ -226,7 +237,10 @@ async def test_the_unit_starts_a_command_with_settings_and_stops_it_in_time() ->
     said = dict(unit())
     program, *arguments = said["ExecStart"].split()
     assert (Path(program).name, arguments) == ("rebound", ["serve"])
-    config = started(dict(pair.split("=") for pair in said["Environment"].split()))
+    config = started(
+        {"HTTP_HOST": "127.0.0.1", **dict(pair.split("=") for pair in said["Environment"].split())}
+    )
+    require_keys(config)
     assert seconds(said["TimeoutStopSec"]) >= config.shutdown_grace + 2
     assert said["WorkingDirectory"] == f"/var/lib/{said['StateDirectory']}"
 
