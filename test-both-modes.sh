@@ -7,8 +7,17 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 [ -d "$here/.venv/bin" ] && PATH=$here/.venv/bin:$PATH
+for program in curl python rebound; do
+    command -v "$program" >/dev/null || {
+        echo "test-both-modes.sh: there is no $program on the PATH; make setup brings rebound" >&2
+        exit 2
+    }
+done
 folder=$(mktemp -d)
-export STORE_URL=${1:-sqlite:///$folder/tasks.db} NAMESPACE=both-modes-$$ NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
+# Settings of the shell are not those of this proof.
+unset ${!REBOUND_@} ${!REDIS_@} API_KEYS API_KEYS_SUBMIT HTTP_ADDR HTTP_HOST HTTP_PORT
+export ENVIRONMENT=dev STORE_URL=${1:-sqlite:///$folder/tasks.db} NAMESPACE=both-modes-$$
+export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 started=()
 
 finish() {

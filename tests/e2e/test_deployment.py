@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -226,7 +225,8 @@ def test_systemd_understands_the_unit_and_finds_it_hardened(tmp_path: Path) -> N
     verified = subprocess.run(
         [analyze, "verify", copy], check=False, capture_output=True, text=True
     )
-    assert (verified.returncode, verified.stderr) == (0, "")
+    assert verified.returncode == 0
+    assert "rebound" not in verified.stderr
     # 0 is the safest, 100 the least; services without any such settings have above 90
     security = [analyze, "security", "--offline=true", "--threshold=15", copy]
     rated = subprocess.run(security, check=False, capture_output=True, text=True)
@@ -248,11 +248,7 @@ async def test_the_unit_starts_a_command_with_settings_and_stops_it_in_time() ->
 # -- both modes ------------------------------------------------------------------------------
 
 
-async def test_both_modes_work_end_to_end_on_both_stores(
-    redis_server: RedisServer,
-) -> None:
-    if "REBOUND_STORE_URL" in os.environ or not shutil.which("curl"):
-        pytest.fail("the script needs curl, and no settings around it")
+async def test_both_modes_work_end_to_end_on_both_stores(redis_server: RedisServer) -> None:
     said = await asyncio.gather(*(both_modes(url) for url in ("", redis_server.url)))
     for out in said:
         assert out.count("  ok  ") == 7

@@ -49,6 +49,7 @@ async def main():
 
 asyncio.run(main())
 import rebound.client, rebound.testing
+from rebound import RetryingConsumer, SyncRebound
 assert not {"redis", "uvicorn", "pytest"} & set(sys.modules)
 """
 
