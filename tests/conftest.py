@@ -26,6 +26,9 @@ NOT_RUN = "example not run"
 INSTALL = {
     "redis-server": "apt-get install redis-server",
     "openssl": "apt-get install openssl",
+    "root on Linux": "sudo make test",
+    "systemd-analyze": "apt-get install systemd",
+    "unshare": "apt-get install util-linux",
     "java": "apt-get install default-jre-headless",
     "mvn": "apt-get install maven",
     "kcat": "apt-get install kcat",

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Servers that tests and benchmarks use; root (a container, CI) gets them from Debian's packages.
-# Usage: servers.sh [PROGRAM=PACKAGE ...]; without any, what the tests use: Redis, and in CI for Kafka
-# Java, Maven (which fetches it) and kcat.
+# Usage: servers.sh [PROGRAM=PACKAGE ...]; without any, what the tests use: Redis and openssl,
+# and in CI for Kafka Java, Maven (which fetches it) and kcat, and what reads systemd's units.
 if [ $# = 0 ]; then
     set -- redis-server=redis-server openssl=openssl
-    [ "$CI" = true ] && set -- "$@" java=default-jre-headless mvn=maven kcat=kcat
+    [ "$CI" = true ] && set -- "$@" java=default-jre-headless mvn=maven kcat=kcat systemd-analyze=systemd
 fi
 packages=
 for pair in "$@"; do

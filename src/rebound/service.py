@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from rebound import __version__
-from rebound.domain.errors import ReboundError, StoreUnavailable, StoreUnusable
+from rebound.domain.errors import ReboundError, StoreUnavailable, StoreUnusable, ValidationError
 from rebound.embedded import Rebound
 from rebound.ports import Event
 from rebound.settings.access import require_keys
@@ -43,7 +43,10 @@ class CannotServe(ReboundError):
 
 
 def serve(config: Config, *, worker: bool = True) -> None:
-    """Run the API, and a worker, until a signal. Raises CannotServe or StoreUnusable."""
+    """Run the API, and a worker, until a signal.
+
+    Raises ValidationError, CannotServe or StoreUnusable.
+    """
     require_server(config)
     with listening(*config.address) as server_socket:
         print_line(f"{config.store_shown} · {url_of(server_socket)}")
@@ -267,14 +270,11 @@ async def started(rebound: Rebound, stop: asyncio.Event) -> None:
 
 
 def require_server(config: Config) -> None:
-    """Raise CannotServe where the HTTP server is not installed.
-
-    Raises ValidationError where it would be open to those that it must not be open to.
-    """
+    """Raise ValidationError where the HTTP server is not installed, or would be too open."""
     require_keys(config)
     try:
         import uvicorn  # noqa: F401
     except ImportError:
-        raise CannotServe(
+        raise ValidationError(
             "the HTTP service needs an extra: pip install 'rebound-retry[server]'"
         ) from None

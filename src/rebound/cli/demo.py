@@ -40,7 +40,10 @@ COLOURS: Final[Mapping[str, int]] = {
 
 
 def run(flags: Mapping[str, str | None]) -> int:
-    """Show everything, then keep the service up until a signal. Raises CannotServe."""
+    """Show everything, then keep the service up until a signal.
+
+    Raises ValidationError or CannotServe.
+    """
     with TemporaryDirectory(prefix="rebound-demo-") as folder:
         flags = {**flags, "store_url": f"sqlite:///{Path(folder) / 'rebound.db'}"}
         config = replace(  # with what would keep it from its own receiver left out
