@@ -13,6 +13,7 @@ import sys
 import time
 
 import uvloop
+from tests.conftest import may_mount
 
 from chaos import page
 from chaos.account import Row
@@ -44,6 +45,9 @@ def main() -> int:
     parser.add_argument("numbers", nargs="*", help="which scenarios; all where none is named")
     asked = parser.parse_args()
     wanted = [s for s in SCENARIOS if not asked.numbers or named(s.number, asked.numbers)]
+    if (disks := [s for s in wanted if s.mounts]) and not may_mount():
+        print(f"not run, for mounting is not allowed here: {', '.join(s.number for s in disks)}")
+        wanted = [s for s in wanted if not s.mounts]
     if not wanted:
         parser.error(f"there are {', '.join(s.number for s in SCENARIOS)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left running

@@ -232,6 +232,8 @@ class Scenario(NamedTuple):
     stores: tuple[str, ...] = ("sqlite", "redis")
     alone: bool = False
     """Nothing else may run at the same time, for it measures how late something is."""
+    mounts: bool = False
+    """It lays a file system of its own over a folder."""
 
     @property
     def title(self) -> str:

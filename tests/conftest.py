@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,10 +20,8 @@ import pytest
 from tests.services.java import NEEDED, folder_of_jars, jars, java_version
 from tests.services.kafka import KafkaBroker
 
-MISSING: dict[str, str] = {}
-"""Server -> the command that installs it; filled when a test had to be skipped."""
-NOT_RUN = "example not run"
-"""Property of a test that says which examples of the pages it leaves out, and why."""
+NOT_RUN = "not run"
+"""Property of a test that says what it leaves out, and why."""
 INSTALL = {
     "redis-server": "apt-get install redis-server",
     "openssl": "apt-get install openssl",
@@ -41,10 +40,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, value in report.user_properties:
             if name == NOT_RUN:
                 terminalreporter.write_line(f"{name.upper()}: {value}", yellow=True)
-    for server, command in MISSING.items():
-        terminalreporter.write_line(
-            f"NOT RUN: the tests that need {server}; install it with: {command}", yellow=True
-        )
+    skipped = "".join(str(report.longrepr) for report in terminalreporter.getreports("skipped"))
+    for server, command in INSTALL.items():
+        if f"{server} is not installed" in skipped:
+            terminalreporter.write_line(
+                f"NOT RUN: the tests that need {server}; install it with: {command}", yellow=True
+            )
 
 
 @pytest.hookimpl(trylast=True)
@@ -65,8 +66,16 @@ def missing(server: str) -> NoReturn:
     """Skip the test, or fail it where CI is true."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{server} is missing: {INSTALL[server]}")
-    MISSING[server] = INSTALL[server]
     pytest.skip(f"{server} is not installed")
+
+
+def may_mount() -> bool:
+    """True where this process may lay file systems of its own over others."""
+    tried = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", tempfile.gettempdir()]
+    return (
+        shutil.which("unshare") is not None
+        and not subprocess.run(tried, stderr=subprocess.DEVNULL, check=False).returncode
+    )
 
 
 def free_port() -> int:

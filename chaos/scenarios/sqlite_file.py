@@ -210,8 +210,8 @@ def changed(disk: Path, change: Callable[[bytes], bytes]) -> Iterator[None]:
 
 
 SCENARIOS = (
-    Scenario("12a", "disk full", disk_full, ("sqlite",)),
-    Scenario("12b", "file read-only or damaged", unusable, ("sqlite",)),
+    Scenario("12a", "disk full", disk_full, ("sqlite",), mounts=True),
+    Scenario("12b", "file read-only or damaged", unusable, ("sqlite",), mounts=True),
     Scenario("12c", "two services on one file", shared, ("sqlite",)),
     Scenario("12d", "kill -9, again and again", killed_often, ("sqlite",)),
 )
