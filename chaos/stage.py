@@ -204,7 +204,9 @@ class Stage:
             self.in_flight[id_] += outcomes[self.explained_by]
 
     async def _story(self, id_: str) -> str:
-        task = await self.service.task(id_)
+        status, task = await self.service.call("GET", f"/tasks/{id_}")
+        if status != 200:
+            return f"{id_}: {task}"
         got = [f"{g.at:.3f} {g.path} {g.attempt}" for g in self.receiver.got if g.id == id_]
         tried = [f"{a['started_at'][17:]} {a['leg']} {a['outcome']}" for a in task["attempts"]]
         return f"{id_} {task['state']}: came {', '.join(got)}; was {', '.join(tried)}"
