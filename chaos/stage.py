@@ -175,6 +175,8 @@ class Stage:
         self.check(not found.lost, f"lost: {sample(found.lost)}")
         self.check(not found.overdue, f"overdue: {len(found.overdue)}, {sample(found.overdue)}")
         self.check(not beyond, f"repeats that no fault explains: {sample(beyond)}")
+        for id_ in sorted(beyond)[:3]:
+            self.problems.append(await self._story(id_))
         self.check(in_time >= LEAST_LOAD * planned, f"only {in_time} of {planned} accepted in time")
         return Row(
             scenario, self.store, planned, len(accepted), len(found.delivered),
@@ -200,6 +202,14 @@ class Stage:
             task = await self.service.task(id_)
             outcomes = Counter(attempt["outcome"] for attempt in task["attempts"])
             self.in_flight[id_] += outcomes[self.explained_by]
+
+    async def _story(self, id_: str) -> str:
+        status, task = await self.service.call("GET", f"/tasks/{id_}")
+        if status != 200:
+            return f"{id_}: {task}"
+        got = [f"{g.at:.3f} {g.path} {g.attempt}" for g in self.receiver.got if g.id == id_]
+        tried = [f"{a['started_at'][17:]} {a['leg']} {a['outcome']}" for a in task["attempts"]]
+        return f"{id_} {task['state']}: came {', '.join(got)}; was {', '.join(tried)}"
 
     async def _balance(self, accepted: Sequence[str]) -> Balance:
         stored = {task["id"]: task async for task in self.tasks()}

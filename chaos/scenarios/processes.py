@@ -91,7 +91,7 @@ async def workers_restarted(stage: Stage) -> None:
 async def clocks_wrong(stage: Stage) -> None:
     """Workers whose clocks are an hour ahead and behind; attempts outlast the lease. Nothing is
     early, and no repeat is allowed."""
-    stage.settings["LEASE"] = "2s"
+    stage.settings["LEASE"] = "4s"
     library = str(next(Path("/").glob(FAKETIME[1:]), "faketime is not installed"))
     await stage.service.serve("serve --no-worker")
     shifted = [
@@ -104,9 +104,9 @@ async def clocks_wrong(stage: Stage) -> None:
         )
         for hours in (1, -1)
     ]  # fmt: skip
-    stage.work(1)
+    await stage.at_work(*shifted, *stage.work(1, LOG_LEVEL="info"))
     make = mixed(stage.receiver)
-    stage.receiver.answers["/long"] = slow(0, least=5)
+    stage.receiver.answers["/long"] = slow(0, least=9)
 
     def later(n: int) -> dict[str, Any]:
         if n % 20 == 0:
@@ -134,18 +134,19 @@ def logged_at(log: str) -> float:
 async def worker_frozen(stage: Stage) -> None:
     """SIGSTOP of one of two workers past its leases, then SIGCONT: what it had is delivered by the
     other, and what it settles then changes nothing."""
-    stage.settings["LEASE"] = "2s"
+    stage.settings["LEASE"] = "3s"
     rounds = stage.rounds(8, 2)
     await stage.service.serve("serve --no-worker")
     workers = stage.work(2, LOG_LEVEL="info")
+    await stage.at_work(*workers)
     load = stage.load(mixed(stage.receiver))
-    loading = asyncio.create_task(load.run(stage.rate(200), rounds * 6.0))
+    loading = asyncio.create_task(load.run(stage.rate(200), rounds * 7.5))
     for n in range(rounds):
         await asyncio.sleep(1 + stage.random.random())
         pid = workers[n % 2].pid
         os.kill(pid, signal.SIGSTOP)
         await stage.fault()
-        await asyncio.sleep(3.5)
+        await asyncio.sleep(5)
         os.kill(pid, signal.SIGCONT)
     await loading
     lost = sum(worker.logged().count('"lease lost"') for worker in workers)
