@@ -4,7 +4,7 @@
 # and in CI for Kafka Java, Maven (which fetches it) and kcat, and what reads systemd's units.
 if [ $# = 0 ]; then
     set -- redis-server=redis-server openssl=openssl
-    [ "$CI" = true ] && set -- "$@" java=default-jre-headless mvn=maven kcat=kcat systemd-analyze=systemd
+    [ "$CI" = true ] && set -- "$@" java=default-jre-headless mvn=maven kcat=kcat npm=npm systemd-analyze=systemd
 fi
 packages=
 for pair in "$@"; do

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,13 +38,18 @@ from tests.services.kafka import KafkaBroker
 
 KAFKA = "localhost:9092"
 REDIS = "localhost:6379"
+AXIOS = "axios@1"
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 EXAMPLES_PAGE = ROOT / "examples" / "EXAMPLES.md"
 """Its examples are run by test_examples.py."""
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), EXAMPLES_PAGE])
 BIN = Path(sys.executable).parent
-RUN = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+RUN = {
+    "sh": ["bash", "-euo", "pipefail", "-c"],
+    "python": [sys.executable, "-c"],
+    "js": ["node", "--input-type=module", "-e"],
+}
 """How a block of each language is run. Those of JSON are read; the others are shown only."""
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto"]
 """How those of a page that consist of tests are run, together."""
@@ -157,6 +163,8 @@ async def play(
                 text = block.text
                 if block.reason is not None or (KAFKA in text and kafka is None):
                     continue
+                if block.language == "js" and not await asyncio.to_thread(axios_in, folder):
+                    continue
                 if block.language == "json":
                     read(text, block.where)
                     continue
@@ -187,6 +195,15 @@ async def play(
     return printed, receiver
 
 
+def axios_in(folder: Path) -> bool:
+    """Install axios; False where there is no Node, or no registry to have it from."""
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--no-save", AXIOS]
+    return (
+        shutil.which("npm") is not None
+        and subprocess.run(command, cwd=folder, check=False).returncode == 0
+    )
+
+
 def read(text: str, where: str) -> None:
     """A block of JSON is JSON; one that has a destination, and is no answer, is a valid task."""
     shown = json.loads(text)
@@ -210,7 +227,7 @@ def objects_in(text: str) -> Iterator[dict[str, Any]]:
 
 
 async def test_the_examples_of_the_readme_run_as_they_stand(
-    tmp_path: Path, kafka: KafkaBroker | None
+    tmp_path: Path, kafka: KafkaBroker | None, record_property: Callable[[str, object], None]
 ) -> None:
     printed, receiver = await play(README, tmp_path, kafka, "orders")
     assert "order-123 succeeded succeeded\n" in printed
@@ -222,6 +239,11 @@ async def test_the_examples_of_the_readme_run_as_they_stand(
     assert {"status": "alive"} in answers
     assert {"status": "ready"} in answers
     assert receiver.counts("/webhook")["order-123"] == 2  # the program's and the service's
+    assert receiver.counts("/webhook")["order-124"] == 1  # by requests
+    if (tmp_path / "node_modules" / "axios").exists():
+        assert receiver.counts("/webhook")["order-125"] == 1
+    else:
+        record_property(NOT_RUN, "README.md: axios could not be installed")
     if kafka is not None:
         (record,) = await asyncio.to_thread(topics.read, kafka.bootstrap, "orders", 1)
         assert (record.key, record.value) == (b"customer-1", b'{"order_id": 123}')
@@ -338,7 +360,7 @@ def test_the_readme_has_fewer_than_250_lines() -> None:
 
 def test_the_settings_of_the_readme_have_these_defaults() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`)? ?\|", README.read_text(), re.M)
-    assert len(rows) == 12
+    assert len(rows) == 9
     assert {name.lower() for name, _ in rows} <= SETTINGS.keys()
     told = Config(**{name.lower(): default for name, default in rows})
     for name, _ in rows:
