@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NO_REDIS = "needs an extra: pip install 'rebound-retry[redis]'"
 NO_KAFKA = "kafka:// needs an extra: pip install 'rebound-retry[kafka]'"
 NO_HANDLER = (
-    "nobody here serves this call://name; register its function with @rebound.handler(name) before"
+    "nobody here serves this name; register its function with @rebound.handler(name) before"
     " the start, or submit with Rebound(worker=False) what other processes serve"
 )
 

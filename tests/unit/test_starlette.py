@@ -157,6 +157,18 @@ def test_the_kit_drives_a_program_through_three_days(rebound_kit: Kit) -> None:
     assert rebound_kit.timeline("order-1") == [(10, 500), (30, 500), (70, 200)]
 
 
+async def test_where_a_test_brings_its_own_rebound_no_other_is_opened(
+    rebound_kit: Kit, tmp_path: Path
+) -> None:
+    app = shop(lifespan=lifespan(Config(store_url=f"sqlite:///{tmp_path}/real.db")))
+    app.dependency_overrides[get_rebound] = lambda: rebound_kit.rebound
+    with TestClient(app) as client:
+        assert client.post("/orders/1").status_code == 202
+    await rebound_kit.fast_forward("1h")
+    assert rebound_kit.timeline("order-1") == [(10, 200)]
+    assert not (tmp_path / "real.db").exists()
+
+
 def test_a_missing_framework_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, missing, advice in [
         ("starlette", "starlette.requests", "pip install starlette"),

@@ -62,7 +62,7 @@ LOOPBACK: Final = ("127.0.0.1", "::1")
 
 IS_METADATA: Final = "a metadata address of a cloud, which no setting allows"
 IS_DENIED: Final = "in DENIED_NETWORKS"
-IS_PRIVATE: Final = "a private address, and ALLOW_PRIVATE_NETWORKS is off"
+IS_PRIVATE: Final = "a private address, which only ALLOWED_NETWORKS or ALLOW_PRIVATE_NETWORKS allow"
 IS_RESERVED: Final = "a reserved address, and not in ALLOWED_NETWORKS"
 
 

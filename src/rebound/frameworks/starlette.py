@@ -27,14 +27,19 @@ def lifespan(rebound: Rebound | Config | None = None, inner: Lifespan | None = N
 
     With a Config every start of the program makes a new Rebound. `inner` is the program's own
     lifespan: it starts after Rebound and ends before it, and its state is kept. Where Rebound
-    cannot start the program does not either.
+    cannot start the program does not either. Where a test has overridden `get_rebound` in FastAPI,
+    it is the test's that is used, and none is opened.
     """
 
     @asynccontextmanager
     async def running(app: Any) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as opened:
-            one = rebound if isinstance(rebound, Rebound) else Rebound(rebound)
-            await opened.enter_async_context(one)
+            override = getattr(app, "dependency_overrides", {}).get(get_rebound)
+            if override is not None:
+                one = override()
+            else:
+                one = rebound if isinstance(rebound, Rebound) else Rebound(rebound)
+                await opened.enter_async_context(one)
             state = await opened.enter_async_context(inner(app)) if inner is not None else None
             yield {**(state or {}), STATE: one}
 

@@ -56,6 +56,11 @@ class CallProducer:
                 await self._in_a_thread(with_values(task), limit)
         except Reject as error:
             raise Rejected(str(error)) from error
+        except (DeliveryError, Abandoned):
+            raise
+        except Exception:
+            LOG.warning("task %s: call://%s raised", task.id, self._name, exc_info=True)
+            raise
         return Receipt()
 
     async def aclose(self) -> None:
