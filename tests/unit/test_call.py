@@ -24,6 +24,7 @@ from rebound import (
     Task,
     ValidationError,
 )
+from rebound.adapters.producers.call import CallProducer
 from rebound.domain.errors import Deferred
 from tests.support import task, until
 
@@ -274,3 +275,43 @@ def test_a_program_without_an_event_loop_has_them_too() -> None:
     with rebound:
         rebound.create_task(mail())
         assert done.wait(10)
+
+
+@pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit])
+async def test_what_no_future_takes_or_would_end_the_loop_is_a_failed_attempt(
+    rebound: Rebound, error: type[BaseException]
+) -> None:
+    def send(one: Task) -> None:
+        raise error
+
+    rebound.handler("send-email")(send)
+    await rebound.start()
+    await rebound.create_task(mail(max_retries=1))
+    assert (await ended(rebound)).last_error == f"{error.__name__}: "
+
+
+async def test_a_function_that_wants_to_end_the_process_does_not_end_the_loop(
+    rebound: Rebound,
+) -> None:
+    @rebound.handler("send-email")
+    async def send(one: Task) -> None:
+        raise SystemExit(3)
+
+    await rebound.start()
+    await rebound.create_task(mail(max_retries=1))
+    assert (await ended(rebound)).last_error == "SystemExit: 3"
+
+
+async def test_where_no_thread_can_be_had_nothing_has_been_tried() -> None:
+    done: list[str] = []
+    producer = CallProducer("send-email", lambda one: done.append(one.id), 1)
+    await producer.send(mail("first"))
+    assert producer._pool is not None
+    producer._pool.shutdown()  # as at the end of a program that did not close
+    for _ in range(2):
+        with pytest.raises(Deferred, match="cannot schedule new futures"):
+            await producer.send(mail("second"))
+    await producer.aclose()
+    await producer.send(mail("second"))
+    assert done == ["first", "second"]
+    await producer.aclose()

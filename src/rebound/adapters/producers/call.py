@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
 from typing import Any, Final
 
 from rebound.domain.errors import Abandoned, Deferred, DeliveryError, Reject, Rejected
@@ -74,19 +74,40 @@ class CallProducer:
         try:
             async with deadline:
                 await self._function(task)
+        except SystemExit as error:  # would end the event loop, and everybody's work with it
+            raise DeliveryError(f"SystemExit: {error}") from error
         except TimeoutError as error:
             if deadline.expired():
                 raise DeliveryError(f"took longer than {limit:g} s", timed_out=True) from None
             raise DeliveryError(f"TimeoutError: {error}") from error
+
+    def _run(self, job: Future[Any], context: Context, task: Task) -> None:
+        """In the thread: let `job` have what the function returns or raises."""
+        if not job.set_running_or_notify_cancel():
+            return
+        try:
+            result = context.run(self._function, task)
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+                job.set_exception(error)
+            else:  # asyncio's futures do not take the one; the others would end the event loop
+                job.set_exception(DeliveryError(f"{type(error).__name__}: {error}"))
+        else:
+            job.set_result(result)
 
     async def _in_a_thread(self, task: Task, limit: float) -> None:
         if task.id in self._running:  # its lease was lost while it went on
             raise Deferred(f"call://{self._name} still runs", retry_after=PAUSE)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, f"rebound-call-{self._name}")
+        job: Future[Any] = Future()
         self._running.add(task.id)
-        job = self._pool.submit(copy_context().run, self._function, task)
         job.add_done_callback(lambda _: self._running.discard(task.id))
+        try:
+            self._pool.submit(self._run, job, copy_context(), task)
+        except RuntimeError as error:  # no further thread can be had, or the program ends
+            if job.cancel():  # else one that there is has taken it all the same
+                raise Deferred(f"call://{self._name}: {error}", retry_after=PAUSE) from None
         result = asyncio.wrap_future(job)
         try:
             await asyncio.wait([result], timeout=limit)
