@@ -74,6 +74,10 @@ HOSTILE = {
     "http://172.31.255.255/": IS_PRIVATE, "http://192.168.1.1/": IS_PRIVATE,
     "http://100.64.0.1/": IS_PRIVATE, "http://198.18.0.1/": IS_PRIVATE,
     "http://[fc00::1]/": IS_PRIVATE, "http://[fdff::1]/": IS_PRIVATE,
+    # IPv6 outside of 2000::/3, some of it translated to IPv4 (RFC 7915)
+    "http://[::ffff:0:127.0.0.1]/": IS_RESERVED, "http://[::ffff:0:a9fe:a9fe]/": IS_RESERVED,
+    "http://[1::1]/": IS_RESERVED, "http://[4000::1]/": IS_RESERVED,
+    "http://[a000::]/": IS_RESERVED,
     # IPv6 addresses that lead to IPv4 ones
     "http://[::ffff:127.0.0.1]/": IS_PRIVATE, "http://[::ffff:7f00:1]/": IS_PRIVATE,
     "http://[::ffff:a00:1]/": IS_PRIVATE, "http://[64:ff9b::127.0.0.1]/": IS_PRIVATE,
