@@ -6,13 +6,20 @@ import asyncio
 import atexit
 import concurrent.futures
 import os
+import selectors
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from rebound.domain.errors import Closed, ReboundError
 
 Result = TypeVar("Result")
+
+
+CANCELLING: Final = 1.0
+"""Seconds after which what does not let itself be cancelled is left behind."""
 
 
 class Background:
@@ -51,6 +58,8 @@ class Background:
         self._thread.start()
         ready.wait()
         self._loop, self._pid, self._stop = loop, os.getpid(), stop
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=partial(_cut_off, weakref.ref(loop)))
         atexit.register(stop)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, Result]], *values: Any) -> Result:
@@ -58,8 +67,9 @@ class Background:
 
         Raises ReboundError before the start, after a fork and inside a running event loop.
         """
-        loop = self._usable()
-        result = asyncio.run_coroutine_threadsafe(function(*values), loop)
+        with self._lock:  # or `stop` could come between, and nobody would ever answer
+            loop = self._usable()
+            result = asyncio.run_coroutine_threadsafe(function(*values), loop)
         try:
             return result.result()
         except concurrent.futures.CancelledError:
@@ -69,12 +79,14 @@ class Background:
             raise
 
     def stop(self) -> None:
-        """End the loop and its thread."""
+        """End the loop and its thread; calls that are still under way raise Closed."""
         if not self.running or self._loop is None or self._thread is None:
             return
         if self._stop is not None:
             atexit.unregister(self._stop)
-        loop, self._loop = self._loop, None
+        with self._lock:
+            loop, self._loop = self._loop, None
+        asyncio.run_coroutine_threadsafe(_cancel_the_others(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
         loop.run_until_complete(loop.shutdown_default_executor())
@@ -99,3 +111,22 @@ class Background:
                 " call start() in each process, with gunicorn in post_fork"
             )
         return self._loop
+
+
+def _cut_off(parents: weakref.ref[asyncio.AbstractEventLoop]) -> None:
+    """In a forked child: let nothing that it drops or closes, at its end at the latest, be felt.
+
+    The two share one epoll: a connection that goes here would fall silent there.
+    """
+    loop = parents()
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        loop._selector = selectors.SelectSelector()  # type: ignore[attr-defined]
+
+
+async def _cancel_the_others() -> None:
+    """Or threads would wait for ever for what the loop does not go on with."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=CANCELLING)

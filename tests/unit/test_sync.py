@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from rebound import (
     ValidationError,
     WrongState,
 )
+from rebound.client import Client
 from tests.support import task
 
 
@@ -118,3 +120,15 @@ def test_a_task_can_be_checked_before_it_is_handed_in() -> None:
         rebound.check(task(destination=Destination(url="http://api.test/hook")))
     with rebound:
         assert rebound.find().tasks == []
+
+
+def test_a_call_under_way_when_another_thread_closes_ends_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as threads:
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        call = threads.submit(client.get_task, "a")
+        silent.settimeout(10)
+        connection, _ = silent.accept()
+        with connection:
+            client.close()
+            with pytest.raises(Closed):
+                call.result(10)

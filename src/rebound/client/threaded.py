@@ -37,6 +37,7 @@ class Client:
         self._background = Background("Client", "AsyncClient")
         self._starting = threading.Lock()
         self._closed = False
+        self._of_parent: list[object] = []
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +93,8 @@ class Client:
             if self._closed:
                 raise Closed
             if not self._background.running:  # not yet, or not in this process
+                # What a parent opened is the parent's: to drop it would end its connections.
+                self._of_parent += [self._client, self._background]
                 self._client = self._make()
                 self._background = Background("Client", "AsyncClient")
                 self._background.start(self.close)
