@@ -159,6 +159,8 @@ def test_a_weak_or_malformed_key_is_refused_and_not_shown(name: str, given: Any)
         ({"auth": "off", "api_keys": KEY}, "AUTH: is 'off', but API_KEYS says otherwise"),
         ({"auth": "off", "api_keys_submit": KEY}, "but API_KEYS_SUBMIT says otherwise"),
         ({"api_keys": f"{OTHER},{KEY}", "api_keys_submit": KEY}, "API_KEYS has as well"),
+        ({"api_keys": " , "}, "API_KEYS: each must be"),
+        ({"allowed_hosts": ","}, "ALLOWED_HOSTS: is ',', must be hosts"),
         ({"rate_limit_per_key": 5}, "RATE_LIMIT_PER_KEY: needs API_KEYS"),
     ],
 )

@@ -204,7 +204,10 @@ def listed(read_one: Reader[Kept], allowed: str) -> Reader[tuple[Kept, ...]]:
 
     def read(value: object) -> tuple[Kept, ...]:
         if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            if value.strip() and not parts:  # a mistake; where empty means no limit, a costly one
+                raise ValueError(allowed)
+            value = parts
         if not isinstance(value, Sequence | set | frozenset) or isinstance(value, bytes):
             raise ValueError(allowed)
         try:
