@@ -15,7 +15,7 @@ import pytest
 
 from rebound.adapters.producers.http import HttpProducer
 from rebound.adapters.producers.resolver import Resolver
-from rebound.domain.errors import DeliveryError, Rejected
+from rebound.domain.errors import Deferred, DeliveryError, Rejected
 from tests.conftest import free_port
 from tests.receiver import OK, Receiver, answer, failing, receiving, task
 from tests.support import until
@@ -264,3 +264,18 @@ async def test_a_name_with_a_dead_name_server_delays_no_other(
     assert not any(each.done() for each in hanging)
     release.set()
     assert await asyncio.gather(*hanging) == [[]] * 100
+
+
+async def test_names_that_nobody_waits_for_any_more_do_not_take_ever_more_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release, resolver = threading.Event(), Resolver()
+    monkeypatch.setattr("rebound.adapters.producers.resolver.MOST", 2)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: release.wait(20) and [])
+    hanging = [asyncio.create_task(resolver.resolve(f"h{n}", 80)) for n in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Deferred, match="2 names are being looked up"):
+        await resolver.resolve("h", 80)
+    release.set()
+    assert await asyncio.gather(*hanging) == [[], []]
+    assert await resolver.resolve("h", 80) == []

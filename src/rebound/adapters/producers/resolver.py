@@ -7,15 +7,17 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from rebound.domain.errors import Rejected
+from rebound.domain.errors import Deferred, Rejected
 from rebound.domain.networks import Guard
 
 _T = TypeVar("_T")
 
+MOST: Final = 1024
+"""Look-ups under way. Each has a thread, which an attempt that is over does not end."""
 
 _AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
 """As `socket.getaddrinfo` returns it."""
@@ -51,11 +53,15 @@ class Resolver:
     def __init__(self, guard: Guard | None = None) -> None:
         """Without `guard` every address is as good as another."""
         self._guard = guard
+        self._under_way = 0
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The allowed addresses of `host`. Raises OSError, or Rejected where none is allowed."""
+        """The allowed addresses of `host`.
+
+        Raises OSError, Rejected where none is allowed, or Deferred where too many are looked up.
+        """
 
         def look_up() -> list[ResolveResult]:
             found = socket.getaddrinfo(
@@ -70,7 +76,13 @@ class Resolver:
                 for kind, _, protocol, _, address in found
             ]  # fmt: skip
 
-        found = await _in_daemon(look_up)
+        if self._under_way >= MOST:
+            raise Deferred(f"{MOST} names are being looked up, which is the most", retry_after=1.0)
+        self._under_way += 1
+        try:
+            found = await _in_daemon(look_up)
+        finally:
+            self._under_way -= 1
         if self._guard is None:
             return found
         reasons = [self._guard.address(each["host"]) for each in found]
