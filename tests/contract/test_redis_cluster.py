@@ -8,10 +8,11 @@ import pytest
 from redis.crc import key_slot
 
 from rebound.adapters.stores.redis import RedisStore
+from rebound.adapters.stores.redis_cluster import RedisCluster
 from rebound.adapters.stores.redis_connecting import Place
 from rebound.adapters.stores.redis_finding import Page, merged
 from rebound.adapters.stores.redis_partitions import PARTS, RedisPartitions, share, spread
-from rebound.domain.errors import StoreUnusable
+from rebound.domain.errors import StoreUnavailable, StoreUnusable
 from rebound.ports import Filter
 from tests.conftest import Clock, RedisServer
 from tests.contract.conftest import MakeStore
@@ -125,3 +126,26 @@ def test_merged_page_ends_where_the_first_part_to_stop_has_come_to() -> None:
         1, b"7", b"c", [[b"9", b"a"], [b"8", b"d"], [b"7", b"x"], [b"7", b"c"]]
     )
     assert [row[1] for row in merged([done, done]).read] == [b"x", b"x", b"e", b"e"]
+
+
+async def test_nodes_that_no_answer_names_any_more_are_asked_nothing_more() -> None:
+    """In Kubernetes a node comes back under another address; each look for one costs time."""
+    here, asked = "10.0.0.0", list[str]()
+
+    class Node:
+        def __init__(self, address: tuple[str, int]) -> None:
+            self.host = address[0]
+
+        async def command(self, *_: object, **__: object) -> list[list[object]]:
+            asked.append(self.host)
+            if self.host not in (here, "seed"):
+                raise StoreUnavailable("it is gone")
+            return [[0, 16383, [here.encode(), 6379, b"id"], [b"seed", 6379, b"id"]]]
+
+    cluster = RedisCluster(Node, [("seed", 6379)], ["{rebound}:"])  # type: ignore[arg-type]
+    for n in range(20):
+        here = f"10.0.0.{n}"
+        asked.clear()
+        cluster._owners.clear()
+        await cluster.part("{rebound}:").command("TIME")
+        assert {*asked} <= {here, "seed", f"10.0.0.{n - 1}"}

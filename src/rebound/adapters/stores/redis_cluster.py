@@ -34,6 +34,8 @@ class RedisCluster:
         """`addresses` of nodes to begin with; `prefixes` of all keys, each with a hash tag."""
         self._connect = connect
         self._first = list(addresses)
+        self._named: list[Address] = []
+        """Nodes by the newest answer. Older ones may be gone for good, as pods are."""
         self._slots = {key_slot(prefix.encode()) for prefix in prefixes}
         self._servers: dict[Address, RedisServer] = {}
         self._owners: dict[int, Address] = {}
@@ -96,7 +98,7 @@ class RedisCluster:
 
     async def _look_up(self) -> None:
         """Ask one node after the other, in any order: one that is cut off knows old things."""
-        known = list(dict.fromkeys([*self._first, *self._servers]))
+        known = list(dict.fromkeys([*self._first, *self._named]))
         cause: BaseException | None = None
         for address in random.sample(known, len(known)):
             try:
@@ -105,9 +107,11 @@ class RedisCluster:
             except (StoreUnavailable, TimeoutError) as error:
                 cause = error
                 continue
-            for first, last, (host, port, *_), *_ in ranges:
-                owner = ((host or b"").decode() or address[0], port)
-                self._owners |= dict.fromkeys(self._slots & set(range(first, last + 1)), owner)
+            self._named = []
+            for first, last, *nodes in ranges:  # the master, then its replicas
+                found = [((host or b"").decode() or address[0], port) for host, port, *_ in nodes]
+                self._named += found
+                self._owners |= dict.fromkeys(self._slots & set(range(first, last + 1)), found[0])
             return
         raise StoreUnavailable(str(cause) or "no node of the cluster answers in time") from (
             cause and cause.__cause__
