@@ -113,7 +113,8 @@ async def test_the_packages_client_sends_its_key(locked: Api) -> None:
             assert (await client.get_task("a")) is not None
             with pytest.raises(ReboundError, match="may only create"):
                 await client.cancel("a")
-        async with AsyncClient(origin, api_key=FIRST) as client:
+        for_a_proxy = origin.replace("://", "://user:password@")
+        async with AsyncClient(for_a_proxy, api_key=FIRST) as client:
             assert (await client.cancel("a")).state == "cancelled"
         async with AsyncClient(origin) as client:
             with pytest.raises(ReboundError, match="needs an API key"):

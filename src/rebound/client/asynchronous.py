@@ -65,7 +65,8 @@ class AsyncClient:
         Raises ValidationError for a malformed URL.
         """
         self._url = answers.base(url)
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # Not Authorization: that may be the URL's, for a proxy before the service.
+        self._headers = {"X-API-Key": api_key} if api_key else {}
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._retries = retries
         self._given = session
