@@ -290,16 +290,21 @@ async def test_what_no_future_takes_or_would_end_the_loop_is_a_failed_attempt(
     assert (await ended(rebound)).last_error == f"{error.__name__}: "
 
 
-async def test_a_function_that_wants_to_end_the_process_does_not_end_the_loop(
-    rebound: Rebound,
+class Stop(BaseException):
+    """As libraries have them, so that nobody catches them by mistake."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), Stop(3)])
+async def test_an_async_function_that_wants_to_end_everything_only_ends_its_attempt(
+    rebound: Rebound, error: BaseException
 ) -> None:
     @rebound.handler("send-email")
     async def send(one: Task) -> None:
-        raise SystemExit(3)
+        raise error
 
     await rebound.start()
     await rebound.create_task(mail(max_retries=1))
-    assert (await ended(rebound)).last_error == "SystemExit: 3"
+    assert (await ended(rebound)).last_error == f"{type(error).__name__}: 3"
 
 
 async def test_where_no_thread_can_be_had_nothing_has_been_tried() -> None:

@@ -73,9 +73,12 @@ class CallProducer:
         deadline = asyncio.timeout(limit)
         try:
             async with deadline:
-                await self._function(task)
-        except SystemExit as error:  # would end the event loop, and everybody's work with it
-            raise DeliveryError(f"SystemExit: {error}") from error
+                try:
+                    await self._function(task)
+                except (Exception, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+                    raise
+                except BaseException as error:  # SystemExit would end the event loop, for one
+                    raise DeliveryError(f"{type(error).__name__}: {error}") from error
         except TimeoutError as error:
             if deadline.expired():
                 raise DeliveryError(f"took longer than {limit:g} s", timed_out=True) from None
