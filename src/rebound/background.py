@@ -45,7 +45,7 @@ class Background:
 
         Raises ReboundError inside a running event loop.
         """
-        self._refuse_inside_a_loop()
+        self.refuse_inside_a_loop()
         ready = threading.Event()
         loop = asyncio.new_event_loop()
 
@@ -92,7 +92,8 @@ class Background:
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
-    def _refuse_inside_a_loop(self) -> None:
+    def refuse_inside_a_loop(self) -> None:
+        """Raise ReboundError where waiting would block a running event loop."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -102,7 +103,7 @@ class Background:
         )
 
     def _usable(self) -> asyncio.AbstractEventLoop:
-        self._refuse_inside_a_loop()
+        self.refuse_inside_a_loop()
         if self._loop is None:
             raise ReboundError(f"{self._name} is not started: use `with`, or call start() first")
         if self._pid != os.getpid():

@@ -78,6 +78,7 @@ class SyncRebound:
 
     def close(self) -> None:
         """Finish what is under way within the grace, then let everything go. Can be repeated."""
+        self._background.refuse_inside_a_loop()
         with self._starting:
             self._closed = True
             if self._background.running:

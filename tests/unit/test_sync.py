@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -98,6 +99,16 @@ def test_before_the_start_and_after_the_end_one_error_says_what_to_do() -> None:
 async def test_inside_a_running_loop_it_refuses_rather_than_blocks() -> None:
     with pytest.raises(ReboundError, match="running event loop; there use Rebound"):
         made().start()
+
+
+async def test_an_end_inside_a_running_loop_is_refused_and_changes_nothing() -> None:
+    rebound = made()
+    await asyncio.to_thread(rebound.start)
+    with pytest.raises(ReboundError, match="running event loop"):
+        rebound.close()
+    stored = await asyncio.to_thread(rebound.create_task, task("a", delay=60))
+    assert stored.id == "a"
+    await asyncio.to_thread(rebound.close)
 
 
 def test_a_start_that_fails_leaves_nothing_behind_and_can_be_repeated(tmp_path: Path) -> None:

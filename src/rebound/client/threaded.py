@@ -52,6 +52,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections. Can be repeated."""
+        self._background.refuse_inside_a_loop()
         with self._starting:
             self._closed = True
             if self._background.running:
