@@ -142,6 +142,7 @@ class Worker:
             self._blocked = True
             return None
         asked = self._monotonic()
+        until = asked + limits.lease
         claimed = await self._store.claim(
             min(free, MAX_CLAIM),
             free=free,
@@ -162,14 +163,11 @@ class Worker:
                 self._engine.emit(Event("lease lost", task))
             if task.id in self._running:  # its lease expired while it was attempted here
                 self._lose(self._running[task.id][0])
-            self._running[task.id] = (task, asyncio.create_task(self._attempt(task)))
+            self._running[task.id] = (task, asyncio.create_task(self._attempt(task, until)))
         return claimed
 
     def _set_clock(self, now: float, asked: float) -> None:
-        """The store read `now` after `asked`, so its clock can be nothing outside these bounds.
-
-        Within them the last estimate stays: it errs towards late, by the quickest claim so far.
-        """
+        """Move the estimate only as far as a clock that read `now`, after `asked`, demands."""
         self._offset = max(now - self._monotonic(), min(self._offset, now - asked))
 
     async def _watching(self) -> None:
@@ -184,15 +182,16 @@ class Worker:
 
     # -- delivering --------------------------------------------------------------------------
 
-    async def _attempt(self, task: Task) -> None:
+    async def _attempt(self, task: Task, until: float) -> None:
+        if self._monotonic() >= until:  # frozen since the claim: somebody else may have it by now
+            self._lose(task)
+            return
         try:
             after = await self._engine.attempt(task, self.now)
-        except Abandoned as error:
-            LOG.warning("task %s: %s; its lease will expire", task.id, error)
-            self._over(task)
-            return
-        except Exception:
-            LOG.exception("task %s: the attempt broke; its lease will expire", task.id)
+        except Exception as error:
+            unforeseen = not isinstance(error, Abandoned)
+            told = "the attempt broke" if unforeseen else error
+            LOG.error("task %s: %s; its lease will expire", task.id, told, exc_info=unforeseen)
             self._over(task)
             return
         if not self._over(task):

@@ -96,6 +96,28 @@ async def test_a_slow_answer_of_the_store_makes_no_retry_early(
     assert (await engine.get("a")).due_at == pytest.approx(before + 3 + 20, abs=0.001)
 
 
+async def test_a_worker_frozen_between_claim_and_attempt_sends_nothing_of_what_it_lost(
+    engine: Engine, start: Start, receiver: Receiver, clock: Clock, heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    store = engine.store.behind  # type: ignore[attr-defined]
+    claim, frozen = store.claim, [61.0]
+
+    async def freezes_once(*values: Any, **named: Any) -> Any:
+        claimed = await claim(*values, **named)
+        clock.advance(frozen.pop() if frozen and claimed.tasks else 0)
+        return claimed
+
+    monkeypatch.setattr(store, "claim", freezes_once)
+    await engine.submit(task("a"))
+    worker = start(lease=60)
+    await until(lambda: "lease lost" in heard.kinds)
+    worker.wake()
+    after = await ended(engine, "a")
+    assert receiver.ids == ["a"]
+    assert [a.outcome for a in after.attempts] == [Outcome.LOST, Outcome.SUCCEEDED]
+
+
 async def test_the_worker_sleeps_until_the_next_task_is_due(receiver: Receiver) -> None:
     """With real clocks: no poll and no wake, and never before its time."""
     engine = Engine(SqliteStore(":memory:"), {"http": receiver})
