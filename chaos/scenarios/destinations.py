@@ -59,7 +59,7 @@ async def destinations_hang(stage: Stage) -> None:
     async def harm() -> None:
         await stage.fill(
             [
-                {"id": f"h{host}-{n}", "destination": {"url": url}}
+                {"id": f"h{host}-{n}", "destination": {"url": url, "timeout": 120}}
                 for host, url in enumerate(urls)
                 for n in range(backlog)
             ]

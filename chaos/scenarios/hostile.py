@@ -147,7 +147,7 @@ async def receivers_hostile(stage: Stage) -> None:
     async def harm() -> float:
         before = megabytes(worker.pid, "VmRSS")
         load = stage.load(hostile, "x")
-        await load.run(stage.rate(50), stage.seconds(30, 8))
+        await load.run(stage.rate(25), stage.seconds(30, 8))
         await stage.settled()
         return megabytes(worker.pid, "VmHWM") - before
 
