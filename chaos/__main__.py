@@ -50,10 +50,12 @@ def main() -> int:
         wanted = [s for s in wanted if not s.mounts]
     if not wanted:
         parser.error(f"there are {', '.join(s.number for s in SCENARIOS)}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left running
     began = time.monotonic()
     print("\n".join(page.HEAD), flush=True)
-    rows = uvloop.run(play(wanted, asked.store, short=asked.short))
+    try:
+        rows = uvloop.run(play(wanted, asked.store, short=asked.short))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGINT
     failed = sum(not row.passed for row in rows)
     print(f"\n{len(rows) - failed} of {len(rows)} rows held, {time.monotonic() - began:.0f} s")
     if not (asked.short or asked.numbers or asked.store):
@@ -68,6 +70,10 @@ def named(number: str, numbers: list[str]) -> bool:
 
 async def play(wanted: list[Scenario], only: str | None, *, short: bool) -> list[Row]:
     """Each on its stores; in the short form several at a time, but for what measures lateness."""
+    this = asyncio.current_task()
+    assert this is not None
+    for number in (signal.SIGINT, signal.SIGTERM):  # what was started ends as well
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
     places = asyncio.Semaphore(AT_ONCE if short else 1)
 
     async def one(scenario: Scenario, store: str) -> Row:

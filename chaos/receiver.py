@@ -64,6 +64,7 @@ class Receiver:
             self._server = None
         for task in list(self._tasks):
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for got in self.got[-5000:]:
             got.transport.abort()
 

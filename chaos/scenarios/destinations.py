@@ -53,10 +53,10 @@ async def destinations_hang(stage: Stage) -> None:
 
     stage.receiver.answers["/hang"] = hanging
     await stage.service.serve("serve --no-worker")
-    stage.work(1)
+    await stage.at_work(*stage.work(1, LOG_LEVEL="info"))
     urls = [stage.receiver.url("/hang", host) for host in range(1, 21)]
 
-    async def harm() -> None:
+    async def fill() -> None:
         await stage.fill(
             [
                 {"id": f"h{host}-{n}", "destination": {"url": url, "timeout": 120}}
@@ -64,10 +64,12 @@ async def destinations_hang(stage: Stage) -> None:
                 for n in range(backlog)
             ]
         )
+
+    async def hang() -> None:
         await asyncio.sleep(stage.seconds(25, 5))
 
     try:
-        await on_time(stage, 200, harm)
+        await on_time(stage, 200, hang, fill)
     finally:
         answering.set()
 

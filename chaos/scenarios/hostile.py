@@ -136,7 +136,8 @@ async def receivers_hostile(stage: Stage) -> None:
     for name, trick in known.items():
         stage.receiver.answers[f"/{name}"] = counted(stage.receiver, trick)
     await stage.service.serve("serve --no-worker")
-    (worker,) = stage.work(1, LOG_LEVEL="error")
+    (worker,) = stage.work(1, LOG_LEVEL="info")
+    await stage.at_work(worker)
 
     def hostile(n: int) -> dict[str, Any]:
         which = n % len(names)

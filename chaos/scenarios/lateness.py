@@ -21,15 +21,23 @@ ALONE = 4.0
 T = TypeVar("T")
 
 
-async def on_time(stage: Stage, rate: float, harm: Callable[[], Awaitable[T]]) -> T:
+async def on_time(
+    stage: Stage,
+    rate: float,
+    harm: Callable[[], Awaitable[T]],
+    prepare: Callable[[], Awaitable[None]] | None = None,
+) -> T:
     """Do harm beside so many tasks a second to a healthy destination, and check their lateness.
 
+    `prepare` comes before the harm and is not measured.
     In the short form what is late before the harm may be so, times three, beside it.
     """
     to = {"destination": {"url": stage.receiver.url(HEALTHY, 999)}, "delay": 0.5}
     await stage.load(lambda _: to, "warm").run(rate, 2)
     before = stage.load(lambda _: to, "before")
     await before.run(rate, ALONE)
+    if prepare is not None:
+        await prepare()
     beside = stage.load(lambda _: to, "beside")
     loading = asyncio.create_task(beside.run(rate, 3600))
     try:
