@@ -35,10 +35,7 @@ _PLAIN = re.compile(r"[^\s\"=]+")
 
 
 class LogListener:
-    """Logs each event, with its `kind` and the FIELDS as attributes of the record.
-
-    The message of the record is for formatters that know nothing of these.
-    """
+    """Logs each event with its kind as the message and the FIELDS as attributes of the record."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -47,9 +44,7 @@ class LogListener:
         """Log `event`, if its level is wanted at all."""
         level = LEVELS.get(event.kind, logging.INFO)
         if self._logger.isEnabledFor(level):
-            known = {**fields(event), "kind": event.kind}
-            told = [str(known[name]) for name in ("task_id", "error") if name in known]
-            self._logger.log(level, "%s", ": ".join([event.kind, *told]), extra=known)
+            self._logger.log(level, event.kind, extra=fields(event))
 
 
 def fields(event: Event) -> dict[str, Any]:
@@ -107,7 +102,7 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, object] = {
             "level": record.levelname.lower(),
             "ts": rfc3339(record.created),
-            "msg": _message(record),
+            "msg": record.getMessage(),
         }
         line.update(_found(record))
         if record.exc_info:
@@ -123,7 +118,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line; a traceback follows on further ones."""
-        parts = [rfc3339(record.created), f"{record.levelname.lower():<7}", _message(record)]
+        parts = [rfc3339(record.created), f"{record.levelname.lower():<7}", record.getMessage()]
         parts += (f"{name}={_word(value)}" for name, value in _found(record).items())
         line = _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], " ".join(parts))
         if record.exc_info:
@@ -144,11 +139,6 @@ def configure(level: str, form: str) -> None:
     ours.handlers = [handler]
     ours.propagate = False
     logging.getLogger().handlers = [handler]
-
-
-def _message(record: logging.LogRecord) -> str:
-    """The kind of the event, or of other records the message."""
-    return str(record.__dict__.get("kind") or record.getMessage())
 
 
 def _found(record: logging.LogRecord) -> dict[str, Any]:
