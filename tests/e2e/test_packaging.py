@@ -235,7 +235,7 @@ async def test_the_steps_of_the_dockerfile_make_a_service_without_rights_on_a_re
     assert "Uid:\t10001\t10001\t10001\t10001\n" in Path(f"/proc/{pid}/status").read_text()
     assert re.search(r"^NSpid:.*\t1$", Path(f"/proc/{pid}/status").read_text(), re.M)
     with pytest.raises(OSError, match="Read-only file system"):
-        Path(f"/proc/{pid}/root/opt/rebound/own").touch()
+        Path("/proc", str(pid), "root", "opt/rebound/own").touch()
 
     async def run(*command: str) -> int:
         within = image.inside(f"/proc/{pid}/root", "10001", "/data", variables)
