@@ -21,8 +21,7 @@ export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 started=()
 
 finish() {
-    kill ${started[@]+"${started[@]}"} 2>/dev/null || true
-    wait
+    { kill ${started[@]+"${started[@]}"}; wait; } 2>/dev/null || true
     rm -rf "$folder"
 }
 trap finish EXIT
@@ -125,8 +124,7 @@ curl -sSf "$service/tasks" -d '{"id": "service-never", "source": "both-modes", "
   "dead_destination": {"url": "'"$letters"'/service-never"}}' >/dev/null
 curl -sSf "$service/health" | grep -q '"status":"healthy"' || fail "GET /health"
 echo "  ok  it accepts the fields of the original's clients, and is healthy"
-kill -9 "$pid"
-wait "$pid" 2>/dev/null || true
+{ kill -9 "$pid"; wait "$pid"; } 2>/dev/null || true # the shell would announce its death
 start again rebound serve --http-port 0
 service=$(address again)
 until_state service-late succeeded 3
