@@ -146,13 +146,12 @@ class Engine:
         task = self.check(task)
         if self.closed:  # what is wrong with the task comes first
             raise Closed
-        if not task.id:
-            task = replace(task, id=uuid7())
-        body = msgspec.json.encode(replace(task, id="", attempt=0))
-        accepted = task.accepted()
+        bare = replace(task, id="", attempt=0) if task.id or task.attempt else task
+        body = msgspec.json.encode(bare)
+        accepted = task.accepted(task.id or uuid7())
         delay = accepted.first_wait(random(), self.policy.strategies) if wait is None else wait
         nonce = f"{self._instance}{next(self._calls):x}"
-        return Submission(accepted, delay, body, validation.digest(task), nonce)
+        return Submission(accepted, delay, body, validation.digest(accepted), nonce)
 
     def _why_not(self, destination: Destination) -> str | None:
         place = destination.place

@@ -4,45 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 from msgspec import Raw, Struct, UnsetType
-from msgspec.json import decode, encode
-from msgspec.structs import astuple
 
-from rebound.domain.destination import Destination
 from rebound.domain.errors import ValidationError
-from rebound.domain.task import Task
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN = frozenset({int, bool, type(None), Raw, UnsetType})
-_QUICK = _PLAIN | {str, Destination}
-_CALLERS = Task.__struct_fields__.index("attempt") + 1
-
-
-def surely_json(task: Task) -> bool:
-    """True where a cheap look suffices to know that `require_json` has nothing to say.
-
-    Whatever msgspec would have to change, does not come back as it went.
-    """
-    values = astuple(task)[:_CALLERS]
-    kinds = set(map(type, values)) - _QUICK
-    if float in kinds:
-        kinds.discard(float)
-        if not all(math.isfinite(v) for v in values if type(v) is float):
-            return False
-    for end in values:
-        if type(end) is Destination and not set(map(type, astuple(end))) <= _QUICK:
-            return False
-    if not kinds:
-        return True
-    data: Any = task.message_data
-    if kinds != {type(data)} or [*map(type, values)].count(type(data)) > 1:
-        return False
-    try:
-        return bool(decode(encode(data)) == data)
-    except (TypeError, ValueError, RecursionError):
-        return False
 
 
 def require_json(value: object, field: str = "") -> None:

@@ -89,11 +89,6 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """Starts of the attempts since the last settle whose lease was lost."""
     lease: Lease | None = None
 
-    def __post_init__(self) -> None:
-        data: Any = self.message_data
-        if type(data) is msgspec.Raw and bytes(memoryview(data)[:1]) == b'"':
-            force_setattr(self, "message_data", msgspec.json.decode(data))
-
     def __repr__(self) -> str:
         return (
             f"Task(id={self.id!r}, source={self.source!r}, destination={self.destination!r},"
@@ -161,14 +156,18 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     # -- transitions -------------------------------------------------------------------------
 
-    def accepted(self) -> Task:
-        """A new task, before the store has seen it. Without attempts left it starts dead."""
+    def accepted(self, id_: str = "") -> Task:
+        """A new task, before the store has seen it, `id_` being for one that has none.
+
+        Without attempts left it starts dead.
+        """
+        id_ = self.id or id_
         if self.failures and self.failures >= self.max_retries > 0:
             error = f"{self.failures} failures before Rebound"
-            return replace(self, attempt=0, last_error=error)._main_leg_over(
+            return replace(self, id=id_, attempt=0, last_error=error)._main_leg_over(
                 DeadReason.EXHAUSTED, None
             )
-        return replace(self, attempt=0, state=State.SCHEDULED, leg=Leg.MAIN)
+        return replace(self, id=id_, attempt=0, state=State.SCHEDULED, leg=Leg.MAIN)
 
     def succeeded(self, attempt: Attempt, now: float) -> Task:
         """The receiver took the message."""
@@ -297,3 +296,23 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
             self, state=State.SCHEDULED, leg=Leg.DEAD, dead_reason=reason, dead_at=now, due_at=now,
             dead_attempt=0, main_error=self.last_error,
         )  # fmt: skip
+
+
+_decoder = msgspec.json.Decoder(Task)
+
+
+def from_json(text: bytes) -> Task:
+    """The task of a JSON text; its message is a string, or JSON as it stands there.
+
+    Raises msgspec.MsgspecError or ValueError.
+    """
+    task = _decoder.decode(text)
+    force_setattr(task, "message_data", text_of(task.message_data))
+    return task
+
+
+def text_of(data: Any) -> Any:
+    """A string that is still JSON as what it says; anything else as it is."""
+    if type(data) is msgspec.Raw and bytes(data).startswith(b'"'):
+        return msgspec.json.decode(data)
+    return data

@@ -20,7 +20,7 @@ from rebound.domain.errors import (
     ValidationError,
 )
 from rebound.domain.explaining import explain
-from rebound.domain.task import Task
+from rebound.domain.task import Task, text_of
 from rebound.engine import Submitted
 
 MAX_TASKS: Final = 1000
@@ -113,7 +113,7 @@ def too_large(data: bytes, error: ReboundError, *, max_payload: int) -> ReboundE
                 Task(
                     source="-",
                     destination=Destination(),
-                    message_data=found.message_data,
+                    message_data=text_of(found.message_data),
                     message_encoding=found.message_encoding,
                 )
             )

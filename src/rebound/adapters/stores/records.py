@@ -10,14 +10,13 @@ from rebound.domain.attempt import DeadLetter, DeadReason, Leg, State
 from rebound.domain.destination import Destination
 from rebound.domain.errors import ValidationError
 from rebound.domain.explaining import ENGINE_FIELDS
-from rebound.domain.task import Task
+from rebound.domain.task import Task, from_json
 
 _PROGRESS = (
     "attempt",
     *(f for f in ENGINE_FIELDS if f not in ("created_at", "lost", "lease")),
 )
 _NOTHING = (None, 0, ())
-_decoder = msgspec.json.Decoder(Task)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -58,7 +57,7 @@ def restore(
         progress = b'{"state":"scheduled","leg":"main"}'
     text = b"".join((body.rstrip()[:-1], b",", progress[1:-1], b",", _encode(fixed)[1:]))
     try:
-        task = _decoder.decode(text)
+        task = from_json(text)
         for destination in (task.destination, task.dead_destination):
             if destination is not None:
                 destination.place  # noqa: B018  a URL of another release has none here
