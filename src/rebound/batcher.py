@@ -52,7 +52,8 @@ class Batcher(Generic[Item, Result]):
         self._waiting: deque[Group[Item, Result]] = deque()
         self._flights = flights
         self._flushing = 0
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Future[None]] = set()
+        self._alone = False
         self._closed = False
 
     async def put(self, items: Sequence[Item]) -> list[Result]:
@@ -71,10 +72,11 @@ class Batcher(Generic[Item, Result]):
         self._room_items -= len(items)
         self._room_bytes -= size
         group = Group(items, size, asyncio.get_running_loop().create_future())
-        self._waiting.append(group)
-        if len(self._running) < self._flights:
-            runner = asyncio.create_task(self._run())
-            self._running.add(runner)
+        if self._alone and not self._running:
+            await self._fly_alone(group)
+        else:
+            self._waiting.append(group)
+            self._start()
         return await group.results
 
     async def put_many(self, items: Sequence[Item]) -> list[Result]:
@@ -96,18 +98,45 @@ class Batcher(Generic[Item, Result]):
         if self._running:
             await asyncio.wait(self._running)
 
+    def _start(self) -> None:
+        if self._waiting and len(self._running) < self._flights:
+            self._running.add(asyncio.create_task(self._run()))
+
+    async def _fly_alone(self, group: Group[Item, Result]) -> None:
+        """A flight in the caller's own task: with nobody to share it, a task costs two turns of the loop.
+
+        Where that is cancelled nobody else is aboard.
+        """
+        landed = asyncio.get_running_loop().create_future()
+        self._running.add(landed)
+        try:
+            await self._fly([group])
+        except asyncio.CancelledError:
+            group.results.cancel()
+            raise
+        finally:
+            self._running.discard(landed)
+            landed.set_result(None)
+            self._start()
+
+    async def _fly(self, groups: Sequence[Group[Item, Result]]) -> None:
+        self._flushing += 1
+        try:
+            await self._send(groups)
+        finally:
+            self._flushing -= 1
+            self._alone = len(groups) == 1 and not self._waiting
+            self._room_items += sum(len(group.items) for group in groups)
+            self._room_bytes += sum(group.size for group in groups)
+
     async def _run(self) -> None:
         try:
             while self._waiting:
                 groups = self._next()
-                self._flushing += 1
                 try:
-                    await self._send(groups)
+                    await self._fly(groups)
                 finally:
-                    self._flushing -= 1
                     _fail(groups, StoreUnavailable("the call was cancelled"))
-                    self._room_items += sum(len(group.items) for group in groups)
-                    self._room_bytes += sum(group.size for group in groups)
         finally:
             runner = asyncio.current_task()
             assert runner is not None

@@ -169,6 +169,34 @@ async def test_a_cancelled_caller_cancels_nobody_else(flushes: Flushes) -> None:
     assert await batcher.put(["later"]) == ["LATER"]
 
 
+async def test_so_does_one_that_was_alone_and_flies_without_a_task(flushes: Flushes) -> None:
+    batcher = make(flushes)
+    await batcher.put(["alone"])
+    flushes.open.clear()
+    first = await held(flushes, batcher)
+    many = Callers(batcher, ["a"], ["b"])
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 4  # this one and the callers
+    first.tasks[0].cancel()
+    flushes.open.set()
+    assert await many.results() == [["A"], ["B"]]
+    assert [type(r) for r in await first.results()] == [asyncio.CancelledError]
+    assert flushes.batches == [["alone"], ["first"], ["a", "b"]]
+
+
+async def test_closing_waits_for_one_that_flies_alone(flushes: Flushes) -> None:
+    batcher = make(flushes)
+    await batcher.put(["alone"])
+    flushes.open.clear()
+    first = await held(flushes, batcher)
+    closing = asyncio.create_task(batcher.aclose())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    flushes.open.set()
+    await closing
+    assert await first.results() == [["FIRST"]]
+
+
 # -- the buffer --------------------------------------------------------------------------------
 
 
