@@ -103,9 +103,9 @@ class Batcher(Generic[Item, Result]):
             self._running.add(asyncio.create_task(self._run()))
 
     async def _fly_alone(self, group: Group[Item, Result]) -> None:
-        """A flight in the caller's own task: with nobody to share it, a task costs two turns of the loop.
+        """A flight in the caller's own task, as one of its own costs two turns of the loop.
 
-        Where that is cancelled nobody else is aboard.
+        Where the caller is cancelled nobody else is aboard.
         """
         landed = asyncio.get_running_loop().create_future()
         self._running.add(landed)

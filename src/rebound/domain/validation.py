@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -151,10 +150,12 @@ def with_values(task: Task) -> Task:
     A number that Python cannot hold, such as 1e999, leaves the message as the text it came in.
     """
     data: Any = task.message_data
-    if isinstance(data, msgspec.Raw):
-        with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
-            return replace(task, message_data=msgspec.json.decode(data))
-    return task
+    if type(data) is not msgspec.Raw:
+        return task
+    try:
+        return replace(task, message_data=msgspec.json.decode(data))
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return task
 
 
 def digest(task: Task) -> bytes:
