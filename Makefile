@@ -50,7 +50,7 @@ fuzz: $(READY) ## bad input by the ten thousand; SHORT=1: the same in a minute; 
 	$(BIN)/python -m tests.fuzz $(if $(SHORT),--short)
 
 bench: $(READY) ## the figures, each beside its target
-	@sh tests/servers.sh redis-server=redis-server nginx=nginx-light java=default-jre-headless mvn=maven
+	@sh tests/servers.sh redis-server=redis-server nginx=nginx-light wrk=wrk java=default-jre-headless mvn=maven
 	$(BIN)/python -m bench
 
 chaos: $(READY) ## faults under load, every task accounted for; writes its table (FORM=--short: not)
@@ -73,4 +73,4 @@ docs: openapi ## write openapi.yaml and docs/settings.md anew
 
 clean: ## remove what the targets made
 	@[ ! -e tests/services/target/running.json ] || $(MAKE) --no-print-directory stop
-	rm -rf $(VENV) tests/services/target build dist .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) bench/.peers tests/services/target build dist .coverage* .mypy_cache .ruff_cache .pytest_cache

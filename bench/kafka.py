@@ -1,34 +1,33 @@
-"""How fast is what is due delivered to Kafka by one worker process?
-
-    python -m bench.kafka [broker]
-
-Without a broker a real one is started where Java is, else the one built into librdkafka.
-"""
+"""How fast is what is due delivered to Kafka, and what is consumed there handled?"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
-import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from confluent_kafka import Producer
 
-from bench.deliver import work
-from bench.machine import Row, redis, submitting, task
+from bench.figures import Figures
+from bench.machine import MESSAGE, store, submitting, task
+from bench.servers import work
+from rebound import Config, Rebound, Record, RetryingConsumer
 
-COUNT = 100_000
-TOPICS = 1
+RECORDS = 60_000
+CONSUMED = 200_000
+KEYS = 1_000
 PARTITIONS = 4
 
 
 @contextlib.contextmanager
 def broker() -> Iterator[str]:
-    """`host:port` of a broker that has the topics, or makes them."""
+    """`host:port` of a real broker where Java is, else of the one built into librdkafka."""
     if shutil.which("java") is None:
         mock = Producer({"test.mock.num.brokers": 1, "log_level": 0})
         (only,) = mock.list_topics(timeout=10).brokers.values()
@@ -40,46 +39,59 @@ def broker() -> Iterator[str]:
         kafka = KafkaBroker(Path(folder))
         kafka.start()
         try:
-            for n in range(TOPICS):
-                kafka.create_topic(f"bench{n}", PARTITIONS)
+            for topic in ("delivered", "consumed"):
+                kafka.create_topic(topic, PARTITIONS)
+            _fill(kafka.bootstrap)
             yield kafka.bootstrap
         finally:
             kafka.stop()
 
 
-async def deliveries(store_url: str, namespace: str, at: str, target: float) -> list[Row]:
+def _fill(at: str) -> None:
+    """Records of 300 bytes with one of a thousand keys."""
+    properties = {"bootstrap.servers": at, "log_level": 0}
+    producer = Producer(properties | {"queue.buffering.max.messages": CONSUMED})
+    value = json.dumps(MESSAGE)
+    for n in range(CONSUMED):
+        producer.produce("consumed", value, f"key{n % KEYS}")
+        if n % 1000 == 0:
+            producer.poll(0)
+    assert producer.flush(60) == 0
+
+
+async def deliveries(figures: Figures, url: str, at: str) -> None:
     """Tasks are stored first, then one `rebound work` delivers them."""
-    async with submitting(store_url, namespace) as rebound:
-        tasks = [task(f"kafka://{at}/bench{n % TOPICS}", delay=0) for n in range(COUNT)]
-        for first in range(0, COUNT, 500):
-            await rebound.create_tasks(tasks[first : first + 500])
-        worker = work(store_url, namespace)
-        try:
+    namespace = uuid.uuid4().hex
+    async with submitting(url, namespace) as rebound:
+        await store(rebound, (task(f"kafka://{at}/delivered", delay=0) for _ in range(RECORDS)))
+        with work(url, namespace):
             while not (await rebound.find(state="succeeded", limit=1)).tasks:
                 await asyncio.sleep(0.005)
             began = time.perf_counter()
             while (await rebound.find(state="scheduled", limit=1)).tasks or (
                 await rebound.find(state="delivering", limit=1)
             ).tasks:
-                await asyncio.sleep(0.1)
-            took = time.perf_counter() - began
-        finally:
-            worker.terminate()
-            worker.wait()
-    name = "sqlite" if store_url.startswith("sqlite") else "redis"
-    return [
-        Row(f"deliver to Kafka: one worker, one topic, {name}", COUNT / took, "records/s", target)
-    ]
+                await asyncio.sleep(0.05)
+            figures.add("deliver, Kafka", RECORDS / (time.perf_counter() - began))
 
 
-async def main() -> int:
-    with redis() as store, contextlib.ExitStack() as stack:
-        at = sys.argv[1] if len(sys.argv) > 1 else stack.enter_context(broker())
-        rows = await deliveries(store, "bench", at, 15_000)
-    for row in rows:
-        print(row.line(), flush=True)
-    return 0 if all(row.met for row in rows) else 1
+async def passing(figures: Figures, at: str) -> None:
+    """From the first record that is handled to the last one."""
+    done, began, handled = asyncio.Event(), 0.0, 0
 
+    async def handle(record: Record) -> None:
+        nonlocal handled, began
+        began = began or time.perf_counter()
+        json.loads(record.value or b"")
+        handled += 1
+        if handled == CONSUMED:
+            done.set()
 
-if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    config = Config(store_url="sqlite://:memory:", log_level="error")
+    group = uuid.uuid4().hex
+    async with (
+        Rebound(config) as rebound,
+        RetryingConsumer(rebound, brokers=at, group=group, topics="consumed", handler=handle),
+    ):
+        await done.wait()
+        figures.add("consume, Kafka", CONSUMED / (time.perf_counter() - began))

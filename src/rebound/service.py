@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from rebound import __version__
+from rebound import __version__, supervisor
 from rebound.domain.errors import ReboundError, StoreUnavailable, StoreUnusable, ValidationError
 from rebound.embedded import Rebound
 from rebound.ports import Event
@@ -48,8 +48,10 @@ def serve(config: Config, *, worker: bool = True) -> None:
     Raises ValidationError, CannotServe or StoreUnusable.
     """
     require_server(config)
-    with listening(*config.address) as server_socket:
-        print_line(f"{config.store_shown} · {url_of(server_socket)}")
+    shared = supervisor.inherited()
+    with shared or listening(*config.address) as server_socket:
+        if shared is None:
+            print_line(f"{config.store_shown} · {url_of(server_socket)}")
         run(_serving(config, server_socket, worker=worker))
 
 
@@ -61,7 +63,8 @@ def work(config: Config, handlers: Iterable[tuple[str, Handler]] = ()) -> None:
     rebound = Rebound(config)
     for name, function in handlers:
         rebound.handler(name)(function)
-    print_line(f"{config.store_shown} · worker without API")
+    if not supervisor.supervised():
+        print_line(f"{config.store_shown} · worker without API")
     run(_working(rebound))
 
 
@@ -143,6 +146,7 @@ def until_signal() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping)
+    supervisor.follow(stop)
     return stop
 
 

@@ -53,18 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     _leave_on_signal()
-    from rebound import service
+    from rebound.cli import staying
 
-    service.serve(_configured(args), worker=not args.no_worker)
-    return 0
+    return staying.serve(_configured(args), worker=not args.no_worker)
 
 
 def _work(args: argparse.Namespace) -> int:
     _leave_on_signal()
-    from rebound import service
+    from rebound.cli import staying
 
-    service.work(_configured(args))
-    return 0
+    return staying.work(_configured(args))
 
 
 def _demo(args: argparse.Namespace) -> int:

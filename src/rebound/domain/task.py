@@ -8,11 +8,10 @@ epoch by the store's clock, and chance as `random`, a number in [0, 1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 
 from rebound.domain.attempt import Attempt, DeadLetter, DeadReason, Lease, Leg, Outcome, State
 from rebound.domain.backoff import DEAD_LEG, DEAD_LEG_DELAY, STRATEGIES, Backoff, Strategy, delay
@@ -296,23 +295,3 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
             self, state=State.SCHEDULED, leg=Leg.DEAD, dead_reason=reason, dead_at=now, due_at=now,
             dead_attempt=0, main_error=self.last_error,
         )  # fmt: skip
-
-
-_decoder = msgspec.json.Decoder(Task)
-
-
-def from_json(text: bytes) -> Task:
-    """The task of a JSON text; its message is a string, or JSON as it stands there.
-
-    Raises msgspec.MsgspecError or ValueError.
-    """
-    task = _decoder.decode(text)
-    force_setattr(task, "message_data", text_of(task.message_data))
-    return task
-
-
-def text_of(data: Any) -> Any:
-    """A string that is still JSON as what it says; anything else as it is."""
-    if type(data) is msgspec.Raw and bytes(data).startswith(b'"'):
-        return msgspec.json.decode(data)
-    return data

@@ -17,7 +17,8 @@ from rebound.domain.errors import InvalidBody, PayloadTooLarge, ValidationError
 from rebound.domain.explaining import ENGINE_FIELDS, PARTS, explain, known_fields, unknown_field
 from rebound.domain.fields import unbase64
 from rebound.domain.plain import require_json
-from rebound.domain.task import Task, from_json
+from rebound.domain.reading import from_json
+from rebound.domain.task import Task
 
 MAX_KEY = 1024
 _NULL_HAS_MEANING = {"message_data", "message_key"}

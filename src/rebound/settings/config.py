@@ -117,6 +117,8 @@ class Config:
         whole(1, 100_000), "records a worker has under way at most, beside concurrency", 5000)
     poll_interval: Seconds = Seconds(
         duration("10ms", "1h"), "longest sleep of a worker without looking", 1.0)
+    processes: Number = Number(
+        whole(1, 256), "processes of rebound serve or work, which share its port", 1)
     concurrency: Number = Number(
         whole(1, 100_000), "attempts a worker has under way at most", 1024)
     lane_concurrency: Number = Number(

@@ -20,7 +20,8 @@ from rebound.domain.errors import (
     ValidationError,
 )
 from rebound.domain.explaining import explain
-from rebound.domain.task import Task, text_of
+from rebound.domain.reading import text_of
+from rebound.domain.task import Task
 from rebound.engine import Submitted
 
 MAX_TASKS: Final = 1000

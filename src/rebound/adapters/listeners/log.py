@@ -132,6 +132,9 @@ def configure(level: str, form: str) -> None:
     For processes of Rebound's own; a library leaves this alone. Other libraries' warnings get the
     same form.
     """
+    # What no line shows is not looked up: a third of what logging costs. logging's own advice.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     ours = logging.getLogger("rebound")

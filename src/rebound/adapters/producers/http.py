@@ -235,6 +235,8 @@ async def _read(content: aiohttp.StreamReader, kept: bytearray) -> None:
 
 def _text(kept: bytearray) -> str:
     """`kept` as text, without a character that the cut has split."""
+    if kept.isascii():
+        return kept.decode("ascii")
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     return decoder.decode(bytes(kept), final=len(kept) < MAX_RESPONSE) if kept else ""
 

@@ -10,7 +10,8 @@ from rebound.domain.attempt import DeadLetter, DeadReason, Leg, State
 from rebound.domain.destination import Destination
 from rebound.domain.errors import ValidationError
 from rebound.domain.explaining import ENGINE_FIELDS
-from rebound.domain.task import Task, from_json
+from rebound.domain.reading import from_json
+from rebound.domain.task import Task
 
 _PROGRESS = (
     "attempt",

@@ -1,0 +1,159 @@
+"""What the machine itself can do, without Rebound: the limit that figures are held against.
+
+    python -m bench.limit deliver STORE | empty PORT
+
+are the processes that `make bench` measures beside `rebound work` and `rebound serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from collections import deque
+from typing import Any
+
+import aiohttp
+import msgspec
+import redis.asyncio
+import uvicorn
+import uvloop
+
+from bench.figures import Figures
+from bench.machine import rate
+from bench.servers import free_port, running
+from rebound.adapters.stores.redis_scripts import Script
+
+UNDER_WAY = 1_024
+"""Requests at once, as many as a worker has by default."""
+BATCH = 200
+ADD = Script.load("add")
+CLAIM = """
+local now = redis.call('TIME')[1]
+local ids = redis.call('ZRANGE', KEYS[1] .. 'due', '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])
+local found = {}
+for i, id in ipairs(ids) do
+  redis.call('ZREM', KEYS[1] .. 'due', id)
+  redis.call('ZADD', KEYS[1] .. 'leases', now + 60, id)
+  found[i] = { id, redis.call('HGET', KEYS[1] .. 't:' .. id, 'body') }
+end
+return found
+"""
+SETTLE = """
+for i = 1, #ARGV, 2 do
+  redis.call('ZREM', KEYS[1] .. 'leases', ARGV[i])
+  redis.call('HSET', KEYS[1] .. 't:' .. ARGV[i], 'outcome', ARGV[i + 1])
+end
+"""
+PREFIX = "{limit}:"
+
+
+async def evalsha(figures: Figures, url: str) -> None:
+    """One caller that runs the script of `create_task` with ready arguments, by redis-py alone."""
+    client = redis.asyncio.Redis.from_url(url)
+    await client.script_load(ADD.text)
+    body = b'{"source":"bench","destination":{"url":"http://127.0.0.1:9/hook"},"note":"%b"}' % (
+        b"x" * 260
+    )
+    numbers = itertools.count()
+
+    async def one() -> None:
+        await client.evalsha(
+            ADD.sha, 1, "{limit:0}:", 0, 1, "http|lane0",
+            f"{next(numbers):036}", body, f"{'0' * 32} {'0' * 15} 0", 86_400_000_000, b"", 1,
+        )  # fmt: skip
+
+    await rate(300, 1, one)
+    figures.add("bare EVALSHA", await rate(5_000, 1, one))
+    await client.aclose()
+
+
+async def fill(url: str, destination: str, message: object, count: int) -> None:
+    """Tasks as the bare loop wants them."""
+    async with redis.asyncio.Redis.from_url(url) as client:
+        body = msgspec.json.encode({"url": destination, "message": message})
+        for first in range(0, count, 1_000):
+            async with client.pipeline(transaction=False) as pipe:
+                for n in range(first, min(count, first + 1_000)):
+                    pipe.hset(f"{PREFIX}t:{n:036}", "body", body)
+                    pipe.zadd(f"{PREFIX}due", {f"{n:036}": 0})
+                await pipe.execute()
+
+
+class Task(msgspec.Struct):
+    url: str
+    message: msgspec.Raw
+
+
+async def deliver(url: str) -> None:
+    """Claim, deliver and settle with nothing else: no lanes, no policy, no history, no events."""
+    client = redis.asyncio.Redis.from_url(url)
+    claim, settle = client.register_script(CLAIM), client.register_script(SETTLE)
+    room = asyncio.Semaphore(UNDER_WAY)
+    done: deque[tuple[bytes, bytes]] = deque()
+    some = asyncio.Event()
+
+    async def one(session: aiohttp.ClientSession, id_: bytes, body: bytes) -> None:
+        task = msgspec.json.decode(body, type=Task)
+        headers = {"Content-Type": "application/json", "X-Task-Id": id_.decode()}
+        async with session.post(task.url, data=bytes(task.message), headers=headers) as response:
+            await response.read()
+        done.append((id_, msgspec.json.encode({"status": response.status})))
+        some.set()
+        room.release()
+
+    async def settling() -> None:
+        while True:
+            await some.wait()
+            some.clear()
+            while done:
+                batch = [done.popleft() for _ in range(min(BATCH, len(done)))]
+                await settle(keys=[PREFIX], args=[value for pair in batch for value in pair])
+
+    settler = asyncio.create_task(settling())
+    connector = aiohttp.TCPConnector(limit=0)
+    running: set[asyncio.Task[None]] = set()
+    async with aiohttp.ClientSession(connector=connector) as session:
+        while not settler.done():
+            for _ in range(BATCH):
+                await room.acquire()
+            found: list[Any] = await claim(keys=[PREFIX], args=[BATCH])
+            for id_, body in found:
+                call = asyncio.create_task(one(session, id_, body))
+                running.add(call)
+                call.add_done_callback(running.discard)
+            for _ in range(BATCH - len(found)):
+                room.release()
+            if not found:
+                await asyncio.sleep(0.05)
+
+
+def empty(port: int) -> None:
+    """The HTTP server of the service with a handler that only answers."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        body = b'{"id":"0193a7c0-0000-7000-8000-000000000000","state":"scheduled"}'
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 201, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    uvicorn.run(app, port=port, loop="uvloop", lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
+
+
+def serving() -> tuple[int, Any]:
+    """Port and process of the empty server."""
+    port = free_port()
+    return port, running(sys.executable, "-m", "bench.limit", "empty", str(port), port=port)
+
+
+def delivering(url: str) -> Any:
+    """The process of the bare loop."""
+    return running(sys.executable, "-m", "bench.limit", "deliver", url)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "empty":
+        empty(int(sys.argv[2]))
+    else:
+        uvloop.run(deliver(sys.argv[2]))

@@ -1,0 +1,132 @@
+"""Writes the figures where they are read: the terminal, docs/performance.md, the README.
+
+python -m bench.report     cuts the README's figures from docs/performance.md once more
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+from bench.figures import Figures, Verdict
+from bench.machine import described
+from bench.peers import PEERS
+from bench.targets import MISSED, meaning, targets
+
+ROOT = Path(__file__).parents[1]
+PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+HEAD = "| | measured | beside | target | |\n|---|---|---|---|---|"
+IN_README = (
+    "create by 64", "POST /tasks", "deliver", "deliver, SQLite", "lateness: p99",
+    "isolation: p99", "memory: embedded, SQLite",
+)  # fmt: skip
+INTRODUCTION = """# How fast, how late, how large
+
+Written by `make bench`. It starts a Redis, nginx, Kafka and the other systems beside Rebound, and
+takes about ten minutes. Each row is measured three times, in turns with what it is compared to;
+shown is the median, and in brackets the least and the most. Machines differ, and all that is
+measured shares the cores with receivers and load: read the ratios. Recovery and the memory of Redis
+are measured once.
+"""
+NOTES = """
+## What is compared
+
+- **redis-py alone**: `EVALSHA` of the script that stores a task, with ready arguments.
+- **The same server doing nothing**: uvicorn with a handler that answers without a look at the body.
+- **A bare loop**: claims 200 a time, posts with aiohttp, settles in batches; no lanes, no
+  policy, no history, no events ([limit.py](../bench/limit.py)).
+- **arq, taskiq, dramatiq, Celery**: one worker process that delivers the same messages to the same
+  nginx and acknowledges late, with the settings of [bench/peers](../bench/peers/README.md).
+- Latencies are open loop: each request begins on schedule, whatever became of the others.
+"""
+
+
+def show(figures: Figures) -> int:
+    """Print the table and write it into the pages. 1 where a row is missed that is not listed."""
+    verdicts = [target.judge(figures) for target in targets(figures)]
+    missed = {v.target.row for v in verdicts if not v.met}
+    rows = dict.fromkeys(v.target.row for v in verdicts)
+    summary = f"{len(rows) - len(missed)} of {len(rows)} rows meet their targets."
+    table = "\n".join([HEAD, *_lines(verdicts)])
+    print(f"\n{table}\n\n{summary}")
+    parts = [INTRODUCTION, described(), f"\n**{summary}**\n", table, _peers(figures)]
+    PAGE.write_text("\n".join([*parts, NOTES, *_reasons(missed)]))
+    cut()
+    for row in missed - set(MISSED):
+        print(f"missed, and no reason is listed: {row}", file=sys.stderr)
+    return 1 if missed - set(MISSED) else 0
+
+
+def cut() -> None:
+    """Put the lines of IN_README from the page into the README."""
+    found = [_cells(line) for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    said = []
+    for name in IN_README:
+        measured = next(cells[1] for cells in found if cells[0] == meaning(name))
+        parts = re.fullmatch(r"(\S+)(?: \(.*\))? (.*)", measured)
+        said.append(f"{meaning(name)}: {parts[1]} {parts[2]}")
+    text = README.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"README.md has no {BEGIN} … {END}")
+    README.write_text(f"{before}{BEGIN}{' · '.join(said)}{END}{after}")
+
+
+def _lines(verdicts: Iterable[Verdict]) -> Iterable[str]:
+    row = ""
+    for verdict in verdicts:
+        target = verdict.target
+        if target.row != row:
+            row = target.row
+            yield f"| **{row}** | | | | |"
+        bound = f"≥ {_number(target.least)}" if target.least is not None else ""
+        bound = bound or f"≤ {_number(target.most or 0)}"
+        beside = ""
+        if target.beside:
+            beside = f"{_spread(verdict.judged)} × {meaning(target.beside)}"
+            bound += " ×"
+        measured = f"{_spread(verdict.values)} {target.unit}"
+        met = "met" if verdict.met else f"missed: {verdict.reached:.2f} of it"
+        yield f"| {meaning(target.figure)} | {measured} | {beside} | {bound} | {met} |"
+
+
+def _peers(figures: Figures) -> str:
+    lines = ["\n## One worker process, the same webhooks, the same nginx\n", "| | webhooks/s |"]
+    lines.append("|---|---|")
+    for name in ("deliver", "bare loop", *(f"deliver, {peer}" for peer in PEERS)):
+        shown = "Rebound" if name == "deliver" else meaning(name)
+        lines.append(f"| {shown} | {_spread(figures.of(name))} |")
+    return "\n".join(lines)
+
+
+def _reasons(missed: Iterable[str]) -> Iterable[str]:
+    listed = [f"- **{row}**: {MISSED[row]}" for row in MISSED if row in set(missed)]
+    return ["## Missed, and why\n", *listed, ""] if listed else []
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return _number(values[0])
+    return f"{_number(median(values))} ({_number(min(values))}–{_number(max(values))})"
+
+
+def _number(value: float) -> str:
+    """Three digits that count."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{round(value, 2 - math.floor(math.log10(abs(value)))):,.{min(digits, 3)}f}"
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+if __name__ == "__main__":
+    cut()

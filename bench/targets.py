@@ -1,0 +1,113 @@
+"""The targets, in the order of the page; and those that are missed, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from bench.figures import Figures, Target
+from bench.peers import PEERS
+
+FULL: Final = ", 1,000,000 pending"
+WIDE: Final = ", 10,000 lanes"
+NARROW: Final = ", one lane"
+
+_CREATE, _MANY, _BATCHES = "create_task, one caller", "create_task, 64 callers", "create_tasks"
+_POST, _DELIVER, _LATE = "POST /tasks", "deliver, one worker", "lateness"
+_GROWTH, _MEMORY, _RECOVERY = "growth", "memory", "recovery, 1,000,000 due at once"
+
+MISSED: Final[Mapping[str, str]] = {}
+"""Rows that are known to miss a target on the machine of docs/performance.md: what bounds each, and
+the profile that shows it. `make bench` fails for a missed row that is not here."""
+
+
+def targets(figures: Figures) -> list[Target]:
+    """The whole table. The best peer is the one that was best in this run."""
+    peers = [f"deliver, {name}" for name in PEERS]
+    best = figures.best(*peers)
+    table = [
+        Target(_CREATE, "create", "tasks/s", 0.8, beside="bare EVALSHA"),
+        Target(_CREATE, "create: p99", "ms", most=1),
+        Target(_MANY, "create by 64", "tasks/s", 35_000),
+        Target(_BATCHES, "create_tasks", "tasks/s", 100_000),
+        Target(_POST, "POST /tasks", "tasks/s", 13_000),
+        Target(_POST, "POST /tasks", "tasks/s", 0.6, beside="empty handler"),
+        Target(_POST, "POST /tasks: p99", "ms", most=10),
+        Target("POST /tasks/batch", "POST /tasks/batch", "tasks/s", 60_000),
+        Target(_DELIVER, "deliver", "tasks/s", 5, beside=best),
+        Target(_DELIVER, "deliver", "tasks/s", 0.7, beside="bare loop"),
+        Target("deliver, logging", "deliver, logging", "tasks/s", 0.9, beside="deliver"),
+        Target("deliver, SQLite", "deliver, SQLite", "tasks/s", 4_000),
+        Target(_LATE, "lateness: p50", "ms", most=5),
+        Target(_LATE, "lateness: p99", "ms", most=20),
+        Target(_LATE, "earliest", "ms", most=1),
+    ]
+    for name in ("create", "create by 64", "create_tasks", "POST /tasks", "deliver"):
+        table.append(Target(_GROWTH, name + FULL, "tasks/s", 0.8, beside=name))
+    table += [
+        Target(_GROWTH, "lateness: p99" + FULL, "ms", most=24),
+        Target(_GROWTH, "create by 64" + WIDE, "tasks/s", 0.5, beside="create by 64"),
+        Target(_GROWTH, "create_tasks" + WIDE, "tasks/s", 0.5, beside="create_tasks"),
+        Target(_GROWTH, "deliver" + WIDE, "tasks/s", 0.5, beside="deliver" + NARROW),
+        Target("isolation", "isolation: p99", "ms", most=100),
+        Target(_RECOVERY, "recovery: memory", "MB", most=150),
+        Target(_RECOVERY, "recovery: slowest", "tasks/s", 0.8, beside="recovery: rate"),
+        Target(_RECOVERY, "recovery: priority p99", "ms", most=1_000),
+        Target(_MEMORY, "memory: embedded, SQLite", "MB", most=50),
+        Target(_MEMORY, "memory: embedded, Redis", "MB", most=65),
+        Target(_MEMORY, "memory: idle service", "MB", most=75),
+        Target(_MEMORY, "flat: growth", "MB", most=5),
+        Target(_MEMORY, "memory: Redis, 1,000 lanes", "B/task", most=400),
+        Target(_MEMORY, "memory: Redis, a lane each", "B/task", most=700),
+        Target("start", "start: --help", "s", most=0.25),
+        Target("start", "start: serve", "s", most=1.5),
+        Target("two processes", "deliver, 2 processes", "tasks/s", 1.7, beside="deliver"),
+        Target("deliver to Kafka", "deliver, Kafka", "records/s", 15_000),
+        Target("RetryingConsumer", "consume, Kafka", "records/s", 10_000),
+    ]
+    return table
+
+
+MEANING: Final[Mapping[str, str]] = {
+    "create": "`create_task`, one caller",
+    "create: p99": "the same, 1,000 a second on schedule, p99",
+    "create by 64": "`create_task`, 64 callers",
+    "create_tasks": "`create_tasks` in batches of 500",
+    "POST /tasks": "`POST /tasks`, 64 connections (wrk)",
+    "POST /tasks: p99": "the same, 3,000 a second on schedule, p99",
+    "POST /tasks/batch": "`POST /tasks/batch` of 100 (wrk)",
+    "deliver": "claim, deliver over HTTP, settle: one worker process",
+    "deliver, logging": "the same with an `info` line per task to a file",
+    "deliver, SQLite": "the same on an SQLite file",
+    "lateness: p50": "due → sent at 1,000 tasks/s, p50",
+    "lateness: p99": "due → sent at 1,000 tasks/s, p99",
+    "earliest": "earliest before its due time",
+    "isolation: p99": "due → sent at 200 tasks/s beside 20 hanging destinations with 5,000 due"
+    " tasks each, p99",
+    "recovery: rate": "rate while a million due tasks are worked off",
+    "recovery: slowest": "slowest ten seconds of it",
+    "recovery: memory": "most memory of the worker meanwhile",
+    "recovery: priority p99": "due → sent of priority tasks meanwhile, p99",
+    "memory: embedded, SQLite": "a program that has delivered 100 tasks, SQLite",
+    "memory: embedded, Redis": "the same, Redis",
+    "memory: idle service": "`rebound serve`, idle",
+    "flat: growth": "growth of a worker from 100,000 to 1,000,000 deliveries",
+    "memory: Redis, 1,000 lanes": "Redis per pending task beyond its JSON, 1,000 lanes",
+    "memory: Redis, a lane each": "the same, a lane for each task",
+    "start: --help": "`rebound --help`",
+    "start: serve": "`rebound serve` until it is ready",
+    "deliver, 2 processes": "deliver with `rebound work --processes 2`",
+    "deliver, Kafka": "deliver to one Kafka topic: one worker process",
+    "consume, Kafka": "records through a `RetryingConsumer` whose handler succeeds",
+    "bare EVALSHA": "redis-py alone, the same script",
+    "empty handler": "the same server, a handler that does nothing",
+    "bare loop": "a bare loop of redis-py and aiohttp",
+}
+
+
+def meaning(name: str) -> str:
+    """What a figure is, in words."""
+    for more in (FULL, WIDE, NARROW):
+        if name.endswith(more):
+            return meaning(name.removesuffix(more)) + more
+    return MEANING.get(name, name.removeprefix("deliver, "))
