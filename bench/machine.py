@@ -60,11 +60,12 @@ async def rate(count: int, callers: int, one: Callable[[], Awaitable[object]]) -
 
 
 async def on_schedule(
-    a_second: int, seconds: float, one: Callable[[], Awaitable[object]]
+    a_second: int, seconds: float, one: Callable[[], Awaitable[object]], *, exact: bool = False
 ) -> list[float]:
     """Open loop: each call begins on time, whatever became of the others; sorted latencies in ms.
 
-    Seconds from when a call was to begin until it ended, the first half second left out.
+    From when a call was to begin until it ended, the first half second left out. `exact` where
+    what is measured is in this process: a millisecond, which timers are coarse by, would show.
     """
     clock, times = time.perf_counter, []
     running: set[asyncio.Task[None]] = set()
@@ -76,8 +77,8 @@ async def on_schedule(
 
     for n in range(int(a_second * seconds)):
         due = began + n / a_second
-        while (early := due - clock()) > 0:  # an event loop's timers are a millisecond coarse
-            await asyncio.sleep(early - 0.0015 if early > 0.002 else 0)
+        while (early := due - clock()) > 0:
+            await asyncio.sleep(early if not exact else early - 0.0015 if early > 0.002 else 0)
         call = asyncio.create_task(timed(due))
         running.add(call)
         call.add_done_callback(running.discard)

@@ -8,9 +8,11 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from bench import peers
+from bench import peers, report
 from bench.arrivals import Arrivals
+from bench.figures import Figures, Target
 from bench.sink import sink
+from bench.targets import MISSED, targets
 
 SINKS = ["python", "nginx"] if shutil.which("nginx") else ["python"]
 
@@ -28,6 +30,31 @@ def test_the_sink_counts_what_came_and_not_who_asked(
             urlopen(url, data=b"{}").close()
         assert [arrivals.count(), arrivals.count()] == [3, 3]
         assert Arrivals(url).count() == 0
+
+
+def test_the_figures_of_the_readme_are_those_of_the_page() -> None:
+    readme = report.README.read_text()
+    assert report.with_figures(readme, report.PAGE.read_text()) == readme
+
+
+def test_a_target_is_judged_by_the_median_of_the_rounds() -> None:
+    figures = Figures()
+    for ours, theirs in ((90.0, 100.0), (50.0, 100.0), (80.0, 50.0)):
+        figures.add("ours", ours)
+        figures.add("theirs", theirs)
+    least = Target("row", "ours", "tasks/s", 100).judge(figures)
+    assert (least.reached, least.met) == (0.8, False)
+    most = Target("row", "ours", "ms", most=80).judge(figures)
+    assert (most.reached, most.met) == (1.0, True)
+    beside = Target("row", "ours", "tasks/s", 0.9, beside="theirs").judge(figures)
+    assert (beside.judged, beside.met) == ([0.9, 0.5, 1.6], True)
+
+
+def test_every_row_that_is_known_to_be_missed_is_a_row() -> None:
+    figures = Figures()
+    for name in peers.PEERS:
+        figures.add(f"deliver, {name}", 1.0)
+    assert set(MISSED) <= {target.row for target in targets(figures)}
 
 
 @pytest.mark.parametrize("folder", sorted({peer.folder for peer in peers.PEERS.values()}))
