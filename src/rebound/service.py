@@ -137,10 +137,14 @@ def print_line(text: str) -> None:
 def until_signal() -> asyncio.Event:
     """An event that SIGTERM or SIGINT sets. A second one ends the process at once, with 1."""
     stop = asyncio.Event()
+    signalled = False
 
     def stopping() -> None:
-        if stop.is_set():
+        # Not where `stop` is set: a supervisor sets it as well, and a group gets a signal besides.
+        nonlocal signalled
+        if signalled:
             os._exit(1)
+        signalled = True
         stop.set()
 
     loop = asyncio.get_running_loop()
@@ -267,6 +271,7 @@ async def started(rebound: Rebound, stop: asyncio.Event) -> None:
         except asyncio.CancelledError:
             break
         else:
+            supervisor.report_up()
             if waiting:
                 rebound.engine.emit(Event("store back"))
             break

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from rebound.supervisor import pause_after
+from tests.conftest import RedisServer
 from tests.e2e.conftest import Got, Process, Receiver, Service
+from tests.proxy import Proxy
 from tests.support import until
 
 on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -82,11 +89,17 @@ async def test_a_signal_to_the_whole_group_is_one(service: Service, receiver: Re
     pids = await started(process)
     await service.create(id="slow", destination={"url": receiver.url("/slow")})
     await until(lambda: slow.asked)
-    for pid in (process.pid, *pids):  # as systemd does, and a terminal on Ctrl-C
+    os.kill(process.pid, signal.SIGTERM)
+    while (await service.call("GET", "/readyz"))[0] == 200:  # until the pipe has been noticed
+        await asyncio.sleep(0.01)
+    for pid in pids:  # as systemd does, and a terminal on Ctrl-C
         os.kill(pid, signal.SIGTERM)
+    while alive(pids) == pids:  # one had nothing to do; the other one has to be left to finish
+        await asyncio.sleep(0.01)
     slow.go.set()
     await until(lambda: not process.alive, 20)
     assert process.process.returncode == 0
+    assert "task delivered" in process.logged()
     assert receiver.counts() == {"slow": 1}
 
 
@@ -112,6 +125,59 @@ async def test_none_is_left_where_the_supervisor_is_killed(service: Service) -> 
     pids = await started(process)
     process.kill()
     await until(lambda: not alive(pids), 20)
+
+
+@on_sqlite
+async def test_the_first_finds_out_alone_that_the_login_is_refused(
+    service: Service, own_redis: Callable[..., RedisServer]
+) -> None:
+    redis = own_redis("--requirepass", "right")
+    async with Proxy(redis.port) as proxy:
+        proxy.latency = 1.0  # others would be there before the answer is
+        url = f"redis://:wrong@127.0.0.1:{proxy.port}"
+        process = service.run("work --processes 4", STORE_URL=url)
+        most = 0
+        while process.alive:
+            with contextlib.suppress(OSError):
+                most = max(most, len(children(process)))
+            await asyncio.sleep(0.01)
+    assert (process.process.returncode, most) == (1, 1)
+    assert process.logged().count("\n") == 1
+
+
+async def test_all_run_what_the_supervisor_runs_whatever_lies_in_the_folder(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('not ours')")
+    program = Path(sys.executable).with_name("rebound")
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [program, "work", "--processes", "2"], cwd=tmp_path, stderr=stderr,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    try:
+        await until(lambda: log.read_text().count("worker started") == 2)
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@on_sqlite
+async def test_a_store_in_memory_is_refused_for_several(service: Service) -> None:
+    process = service.run("work --processes 2", STORE_URL="sqlite:///:memory:")
+    await until(lambda: not process.alive, 20)
+    assert process.process.returncode == 2
+    assert process.logged().startswith("rebound: PROCESSES: is 2, but each would have a store")
+
+
+@pytest.mark.parametrize(
+    ("failures", "pause"), [(0, 0), (1, 0), (2, 1), (3, 2), (6, 16), (7, 30), (5000, 30)]
+)
+def test_the_first_start_again_is_at_once_and_the_pauses_grow(failures: int, pause: float) -> None:
+    assert pause_after(failures) == pause
 
 
 @on_sqlite

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from rebound import service, supervisor
+from rebound.domain.errors import ValidationError
 from rebound.settings import Config
 
 
@@ -18,7 +17,7 @@ def serve(config: Config, *, worker: bool) -> int:
         url = service.url_of(listener)
         service.print_line(f"{config.store_shown} · {config.processes} processes · {url}")
         grace = config.shutdown_grace
-        return supervisor.supervise(config.processes, sys.argv[1:], grace=grace, listener=listener)
+        return supervisor.supervise(config.processes, grace=grace, listener=listener)
 
 
 def work(config: Config) -> int:
@@ -27,8 +26,17 @@ def work(config: Config) -> int:
         service.work(config)
         return 0
     service.print_line(f"{config.store_shown} · {config.processes} workers without API")
-    return supervisor.supervise(config.processes, sys.argv[1:], grace=config.shutdown_grace)
+    return supervisor.supervise(config.processes, grace=config.shutdown_grace)
 
 
 def _is_one(config: Config) -> bool:
-    return config.processes == 1 or supervisor.supervised()
+    """Raises ValidationError for a store that several could not share."""
+    if config.processes == 1 or supervisor.supervised():
+        return True
+    if config.store_kind == "sqlite" and config.sqlite_path == ":memory:":
+        raise ValidationError(
+            f"PROCESSES: is {config.processes}, but each would have a store of its own in"
+            " :memory:; name a file in STORE_URL",
+            field="processes",
+        )
+    return False
