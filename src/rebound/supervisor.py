@@ -30,7 +30,7 @@ SETTLED: Final = 10.0
 """Seconds after which a process that ends is no failed start."""
 LONGEST: Final = 30.0
 """Seconds between two starts at most, where each one fails."""
-FORCED: Final = 5.0
+FORCED: Final = 2.0
 """Seconds after the grace when a process that has not ended is killed; it ends itself before."""
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
