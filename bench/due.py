@@ -7,7 +7,6 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
-from itertools import pairwise
 
 from bench.arrivals import Arrivals
 from bench.figures import Figures
@@ -23,6 +22,10 @@ BACKLOG = 5_000
 HANG = 30.0
 """Seconds that it hangs, which is also a delivery's default time limit."""
 RECOVERED = 1_000_000
+
+
+Mark = tuple[float, int, float]
+"""When, how many had been delivered, and MB of the worker."""
 
 
 class Lateness:
@@ -128,15 +131,20 @@ async def _watched(
     figures: Figures, worker: subprocess.Popen[bytes], count: Callable[[], int]
 ) -> None:
     """Rates and memory of a worker until everything is delivered."""
-    marks: list[tuple[float, int, float]] = []
+    marks: list[Mark] = []
     while not marks or marks[-1][1] < RECOVERED:
         await asyncio.sleep(0.5)
         marks.append((time.perf_counter(), count(), memory(worker.pid)))
-    rates, spans = [], marks[::20]  # of ten seconds
-    for (began, first, _), (ended, last, _) in pairwise(spans):
-        rates.append((last - first) / (ended - began))
     early = next(size for _, seen, size in marks if seen > RECOVERED / 10)
-    figures.add("recovery: rate", (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0]))
-    figures.add("recovery: slowest", min(rates))
+    third = len(marks) // 3
+    figures.add("recovery: first third", _rate(marks[0], marks[third]))
+    figures.add("recovery: last third", _rate(marks[-1 - third], marks[-1]))
+    tens = marks[::20]
+    figures.add("recovery: slowest", min(map(_rate, tens, tens[1:])))
+    figures.add("recovery: rate", _rate(marks[0], marks[-1]))
     figures.add("recovery: memory", memory(worker.pid, "VmHWM"))
     figures.add("flat: growth", marks[-1][2] - early)
+
+
+def _rate(began: Mark, ended: Mark) -> float:
+    return (ended[1] - began[1]) / (ended[0] - began[0])
