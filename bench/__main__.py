@@ -36,7 +36,7 @@ class Ground(NamedTuple):
     small: str
     full: str
     other: str
-    """A Redis that is emptied again and again."""
+    """A third Redis, for the others and for figures of their own."""
     sink: str
     folder: Path
 

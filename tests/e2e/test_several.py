@@ -52,6 +52,16 @@ class Slow:
         return web.Response(text="ok")
 
 
+async def delivering(service: Service, receiver: Receiver) -> tuple[Process, list[int], Slow]:
+    """Two processes, one of which waits for the answer to a delivery."""
+    slow = Slow(receiver)
+    process = await service.serve("serve --processes 2")
+    pids = await started(process)
+    await service.create(id="slow", destination={"url": receiver.url("/slow")})
+    await until(lambda: slow.asked)
+    return process, pids, slow
+
+
 async def test_one_that_is_killed_is_replaced_while_the_others_serve(service: Service) -> None:
     process = await service.serve("serve --processes 2")
     first, second = await started(process)
@@ -74,9 +84,10 @@ async def test_a_signal_drains_all_of_them(service: Service, receiver: Receiver)
     worker = service.run("work --processes 2", CONCURRENCY="20")
     pids = await started(worker)
     await until(lambda: slow.asked > 20, 20)  # more than one of them can have under way
-    ending = asyncio.create_task(worker.terminate())
+    os.kill(worker.pid, signal.SIGTERM)
     slow.go.set()
-    assert await ending == 0
+    await until(lambda: not worker.alive, 20)
+    assert worker.process.returncode == 0
     assert alive(pids) == []
     assert set(receiver.counts().values()) == {1}
     assert len(await service.find("state=succeeded")) == slow.asked
@@ -84,11 +95,7 @@ async def test_a_signal_drains_all_of_them(service: Service, receiver: Receiver)
 
 @on_sqlite
 async def test_a_signal_to_the_whole_group_is_one(service: Service, receiver: Receiver) -> None:
-    slow = Slow(receiver)
-    process = await service.serve("serve --processes 2")
-    pids = await started(process)
-    await service.create(id="slow", destination={"url": receiver.url("/slow")})
-    await until(lambda: slow.asked)
+    process, pids, slow = await delivering(service, receiver)
     os.kill(process.pid, signal.SIGTERM)
     while (await service.call("GET", "/readyz"))[0] == 200:  # until the pipe has been noticed
         await asyncio.sleep(0.01)
@@ -107,15 +114,11 @@ async def test_a_signal_to_the_whole_group_is_one(service: Service, receiver: Re
 async def test_a_second_signal_ends_all_at_once_with_1(
     service: Service, receiver: Receiver
 ) -> None:
-    slow = Slow(receiver)
-    process = await service.serve("serve --processes 2")
-    pids = await started(process)
-    await service.create(id="slow", destination={"url": receiver.url("/slow")})
-    await until(lambda: slow.asked)
+    process, pids, _ = await delivering(service, receiver)
     os.kill(process.pid, signal.SIGTERM)
-    await until(lambda: "worker" in process.logged())
     os.kill(process.pid, signal.SIGINT)
-    assert await process.terminate() == 1
+    await until(lambda: not process.alive, 10)  # the grace would be 25 s
+    assert process.process.returncode == 1
     assert alive(pids) == []
 
 

@@ -82,7 +82,13 @@ def test_what_json_has_no_word_for_is_refused_as_a_message(data: Any) -> None:
     assert refused(message_data=data).field == "message_data"
 
 
-@pytest.mark.parametrize("data", [msgspec.Raw(b""), msgspec.Raw(b"{bad"), [10**5000]])
+@pytest.mark.parametrize(
+    "data",
+    [
+        msgspec.Raw(b""), msgspec.Raw(b"{bad"), [10**5000],
+        msgspec.Raw(b'["\xff"]'), msgspec.Raw(b'"\xff"'),
+    ],
+)  # fmt: skip
 def test_what_cannot_be_written_at_all_is_refused(data: Any) -> None:
     assert "cannot be written as JSON" in str(refused(message_data=data))
 
