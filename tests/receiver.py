@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+import aiohttp
 import pytest
 from msgspec.structs import replace
 
@@ -85,6 +86,15 @@ def answer(status: int, body: bytes = b"", **headers: str) -> bytes:
     lines = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in headers.items())
     head = f"HTTP/1.1 {status} Whatever\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+@asynccontextmanager
+async def producing(*, by: str = "itself") -> AsyncIterator[HttpProducer]:
+    """A producer with connections of its own, or with the session of a caller."""
+    async with aiohttp.ClientSession() as session:
+        producer = HttpProducer(version="1.2", session=session if by == "session" else None)
+        yield producer
+        await producer.aclose()
 
 
 @asynccontextmanager

@@ -137,7 +137,7 @@ async def test_an_answer_that_changes_between_check_and_connect_leads_nowhere_el
         else:
             for _ in range(3):  # a new connection each, to the address that was judged
                 await producer.send(one)
-            producer._session.connector.clear_dns_cache()  # type: ignore[union-attr]
+            producer._exchange._connector.clear_dns_cache()  # type: ignore[union-attr]
             assert type(await failing(producer, one)) is Rejected
         await producer.aclose()
     assert (len(outside.requests), inside.connections) == (4, 0)

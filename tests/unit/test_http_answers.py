@@ -13,7 +13,7 @@ from rebound.adapters.producers.http import MAX_READ, HttpProducer
 from rebound.domain.attempt import Leg
 from rebound.domain.errors import DeliveryError, Rejected
 from rebound.ports import Receipt
-from tests.receiver import Receiver, answer, failing, receiving, task
+from tests.receiver import Receiver, answer, failing, producing, receiving, task
 
 
 @pytest.fixture
@@ -22,11 +22,10 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield it
 
 
-@pytest.fixture
-async def producer() -> AsyncIterator[HttpProducer]:
-    it = HttpProducer(version="1.2")
-    yield it
-    await it.aclose()
+@pytest.fixture(params=["itself", "session"])
+async def producer(request: pytest.FixtureRequest) -> AsyncIterator[HttpProducer]:
+    async with producing(by=request.param) as it:
+        yield it
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
@@ -147,18 +146,24 @@ async def test_a_status_that_failed_decides_even_if_its_body_never_ends(
     assert error.retry_after == 7.0
 
 
-async def test_interim_answers_are_skipped_and_a_flood_of_them_ends_the_attempt(
+INTERIM = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+
+
+async def test_interim_answers_are_skipped(receiver: Receiver, producer: HttpProducer) -> None:
+    receiver.reply = INTERIM * 10 + answer(200, b"ok")
+    assert await producer.send(task(receiver.url())) == Receipt(200, "ok")
+
+
+@pytest.mark.parametrize("producer", ["itself"], indirect=True)
+async def test_a_flood_of_interim_answers_ends_the_attempt(
     receiver: Receiver, producer: HttpProducer
 ) -> None:
-    interim = b"HTTP/1.1 103 Early Hints\r\n\r\n"
-    receiver.reply = interim * 10 + answer(200, b"ok")
-    assert await producer.send(task(receiver.url())) == Receipt(200, "ok")
     written = 0
 
     async def flood(writer: asyncio.StreamWriter) -> None:
         nonlocal written
         while True:
-            writer.write(interim * 1000)
+            writer.write(INTERIM * 1000)
             await writer.drain()
             written += 1
 
@@ -178,6 +183,7 @@ async def test_answers_that_nobody_asked_for_are_taken_for_no_other_request(
     assert str(await failing(producer, task(receiver.url()))) == "HTTP 500"
 
 
+@pytest.mark.parametrize("producer", ["itself"], indirect=True)
 async def test_a_connection_that_is_flooded_while_idle_is_closed(
     receiver: Receiver, producer: HttpProducer
 ) -> None:

@@ -14,7 +14,7 @@ from rebound.domain import validation
 from rebound.domain.attempt import Attempt, DeadReason, Leg, Outcome
 from rebound.domain.destination import Destination
 from rebound.ports import Receipt
-from tests.receiver import Receiver, Request, receiving, task
+from tests.receiver import Receiver, Request, producing, receiving, task
 
 
 @pytest.fixture
@@ -23,11 +23,10 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield it
 
 
-@pytest.fixture
-async def producer() -> AsyncIterator[HttpProducer]:
-    it = HttpProducer(version="1.2")
-    yield it
-    await it.aclose()
+@pytest.fixture(params=["itself", "session"])
+async def producer(request: pytest.FixtureRequest) -> AsyncIterator[HttpProducer]:
+    async with producing(by=request.param) as it:
+        yield it
 
 
 async def test_exactly_these_headers_and_bytes_are_sent(

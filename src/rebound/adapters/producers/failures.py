@@ -11,6 +11,7 @@ import re
 import ssl
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from rebound.domain.errors import DeliveryError, Rejected, ValidationError
 
@@ -35,7 +36,7 @@ def explained(error: Exception) -> DeliveryError:
             return Rejected(UNSENDABLE)
         case aiohttp.ClientHttpProxyError():
             return DeliveryError(f"proxy: HTTP {error.status}")
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | HttpProcessingError():
             why = _QUOTED.split(error.message, maxsplit=1)[0].strip()[:100]
             return DeliveryError(f"invalid HTTP response: {why or 'malformed'}")
         case aiohttp.ClientPayloadError():

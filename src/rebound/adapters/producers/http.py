@@ -17,6 +17,7 @@ import aiohttp
 from msgspec import UNSET
 from yarl import URL
 
+from rebound.adapters.producers.exchange import Answer, Exchange
 from rebound.adapters.producers.failures import UNSENDABLE, explained, never_sent, too_late
 from rebound.adapters.producers.floods import without_floods
 from rebound.adapters.producers.provenance import VISIBLE, dead_letter
@@ -69,9 +70,8 @@ class HttpProducer:
         self._proxy = URL(proxy) if proxy else None
         self._session = session
         self._borrowed = session is not None
+        self._exchange: Exchange | None = None
         self._user_agent = f"rebound/{version}"
-        # The session of our own has this as its default, which costs nothing per request.
-        self._skip = ("Accept-Encoding",) if self._borrowed else None
 
     async def send(self, task: Task, /) -> Receipt:
         """Deliver to `task.target`. Raises DeliveryError or Rejected, and nothing else.
@@ -82,7 +82,7 @@ class HttpProducer:
         """
         limit = task.target.timeout or DEFAULT_TIMEOUT
         deadline = asyncio.timeout(limit)
-        response: aiohttp.ClientResponse | None = None
+        response: Answer | None = None
         failure: DeliveryError | None = None
         kept = bytearray()
         try:
@@ -92,7 +92,7 @@ class HttpProducer:
         except Exception as error:
             failure = too_late(limit) if deadline.expired() else explained(error)
         finally:
-            if response is not None and not response.closed:
+            if response is not None:
                 response.close()
         # Raised out here, so that aiohttp's errors, which hold the whole URL, are not chained.
         if response is not None:
@@ -107,34 +107,45 @@ class HttpProducer:
 
     async def aclose(self) -> None:
         """Close every connection, unless the session is the caller's."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            await exchange.close()
         session = self._session
         if session is not None and not self._borrowed:
             self._session = None
             await session.close()
 
-    async def _request(self, task: Task) -> aiohttp.ClientResponse:
+    async def _request(self, task: Task) -> Answer:
         if why := self._why_not(task.target.address):
             raise Rejected(why)
         address = _address(task.target.address)
         body = message(task)
         headers = self._headers(task, address.authorization, len(body))
+        method = task.target.method or "POST"
+        ask = self._ask_in_session if self._borrowed or self._proxy else self._ask
         for _ in range(STALE):
             try:
-                return await self._post(task, address.url, headers, body)
+                return await ask(method, address.url, headers, body)
             except aiohttp.ClientConnectionError as error:
                 if not never_sent(error):
                     raise
-        return await self._post(task, address.url, headers, body)
+        return await ask(method, address.url, headers, body)
 
-    async def _post(
-        self, task: Task, url: URL, headers: dict[str, str], body: bytes
-    ) -> aiohttp.ClientResponse:
+    async def _ask(self, method: str, url: URL, headers: dict[str, str], body: bytes) -> Answer:
+        if self._exchange is None:
+            self._exchange = Exchange(self._connector(), read_buffer=_READ_BUFFER, most=MAX_READ)
+        return await self._exchange.ask(method, url, headers, body)
+
+    async def _ask_in_session(
+        self, method: str, url: URL, headers: dict[str, str], body: bytes
+    ) -> Answer:
+        """By the caller's session with all that was set up there, or through the proxy."""
         return await (self._session or self._open()).request(
-            task.target.method or "POST",
+            method,
             url,
             data=body if 0 < len(body) <= _AT_ONCE else io.BytesIO(body) if body else None,
             headers=headers,
-            skip_auto_headers=self._skip,
+            skip_auto_headers=("Accept-Encoding",),
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=False,
@@ -143,18 +154,21 @@ class HttpProducer:
             timeout=_NO_LIMIT,
         )
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _connector(self) -> aiohttp.BaseConnector:
         guard = None if self._proxy else self._guard  # the operator chose the proxy's address
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            keepalive_timeout=KEEP_ALIVE,
-            resolver=resolver(guard),
-            socket_factory=guarded_socket(guard) if guard else None,
+        return without_floods(
+            aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=KEEP_ALIVE,
+                resolver=resolver(guard),
+                socket_factory=guarded_socket(guard) if guard else None,
+            )
         )
+
+    def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
-            connector=without_floods(connector),
+            connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("Accept-Encoding",),
             trust_env=False,
             max_field_size=MAX_READ,
         )
@@ -174,6 +188,8 @@ class HttpProducer:
             headers["Content-Type"] = "application/json" if text else "application/octet-stream"
         if "user-agent" not in names:
             headers["User-Agent"] = self._user_agent
+        if "accept" not in names:
+            headers["Accept"] = "*/*"
         if authorization is not None and "authorization" not in names:
             headers["Authorization"] = authorization
         headers["Content-Length"] = str(length)
@@ -184,7 +200,7 @@ class HttpProducer:
             headers.update((f"X-Rebound-{name}", value) for name, value in dead_letter(task))
         return headers
 
-    def _refusal(self, task: Task, response: aiohttp.ClientResponse, text: str) -> DeliveryError:
+    def _refusal(self, task: Task, response: Answer, text: str) -> DeliveryError:
         status = response.status
         fatal = task.target.fatal_statuses
         if task.leg != Leg.DEAD and _lists(self._fatal if fatal is None else fatal, status):
