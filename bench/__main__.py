@@ -85,6 +85,7 @@ async def delivering(figures: Figures, on: Ground) -> None:
     await deliver.redis(figures, on.small, on.sink, ", logging", log=log)
     await deliver.redis(figures, on.full, on.sink, FULL)
     await deliver.redis(figures, on.small, on.sink, ", 2 processes", workers=2)
+    await deliver.on_one_core(figures)
     await deliver.redis(figures, on.other, on.sink, NARROW, lanes=1)
     await deliver.redis(figures, on.other, on.sink, WIDE, lanes=10_000)
     await deliver.sqlite(figures, on.folder, on.sink)
@@ -98,8 +99,6 @@ async def being_late(figures: Figures, on: Ground, number: int) -> None:
 
 async def once(figures: Figures, on: Ground) -> None:
     """What takes too long to repeat."""
-    await footprint.pending(figures, on.other, "1,000 lanes", 1_000)
-    await footprint.pending(figures, on.other, "a lane each", footprint.PENDING)
     with redis() as url:
         await due.recovery(figures, url, on.sink)
 
@@ -121,6 +120,8 @@ async def measure(figures: Figures, on: Ground, rounds: int) -> None:
             footprint.start(figures, on.small)
             footprint.embedded(figures, f"sqlite:///{on.folder}/a.db", "SQLite", on.sink)
             footprint.embedded(figures, on.small, "Redis", on.sink)
+            await footprint.pending(figures, on.other, "1,000 lanes", 1_000)
+            await footprint.pending(figures, on.other, "a lane each", footprint.PENDING)
             step("Kafka")
             await kafka.deliveries(figures, on.other, at)
             await kafka.passing(figures, at)

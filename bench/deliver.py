@@ -1,16 +1,19 @@
-"""How fast does one worker process deliver over HTTP what is due?"""
+"""How fast do worker processes deliver over HTTP what is due?"""
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bench.arrivals import Arrivals
 from bench.figures import Figures
 from bench.machine import store, submitting, task
+from bench.servers import redis as server
 from bench.servers import work
+from bench.sink import sink as receiver
 
-COUNT = 15_000
+COUNT = 24_000
 SQLITE = 10_000
 LANES = 4
 
@@ -42,6 +45,17 @@ async def redis(
     figures.add(f"deliver{what}", await clocked(sink, COUNT, one))
     if log and log.read_text().count("task delivered") != COUNT:
         raise SystemExit(f"{log} has not a line for each task")
+
+
+async def on_one_core(figures: Figures) -> None:
+    """One worker, its Redis and its receiver share one core: half of what two of them have here."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # what is started from here on has no other either
+    try:
+        with server() as url, receiver() as sink:
+            await redis(figures, url, sink, ", on one core")
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 async def sqlite(figures: Figures, folder: Path, sink: str) -> None:

@@ -11,18 +11,21 @@ import asyncio
 import itertools
 import sys
 from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiohttp
 import msgspec
 import redis.asyncio
-import uvicorn
 import uvloop
 
 from bench.figures import Figures
-from bench.machine import rate
+from bench.machine import LATER, rate, task
 from bench.servers import free_port, running
+from rebound import Config, service
+from rebound.adapters.stores import redis_records as rows
 from rebound.adapters.stores.redis_scripts import Script
+from rebound.ports import Submission
 
 UNDER_WAY = 1_024
 """Requests at once, as many as a worker has by default."""
@@ -46,26 +49,51 @@ for i = 1, #ARGV, 2 do
 end
 """
 PREFIX = "{limit}:"
+_BODY = msgspec.json.encode(task(delay=LATER, lane="lane0"))
 
 
 async def evalsha(figures: Figures, url: str) -> None:
-    """One caller that runs the script of `create_task` with ready arguments, by redis-py alone."""
+    """The script of `create_task` with ready arguments, by redis-py alone."""
     client = redis.asyncio.Redis.from_url(url)
     await client.script_load(ADD.text)
-    body = b'{"source":"bench","destination":{"url":"http://127.0.0.1:9/hook"},"note":"%b"}' % (
-        b"x" * 260
-    )
     numbers = itertools.count()
 
-    async def one() -> None:
-        await client.evalsha(
-            ADD.sha, 1, "{limit:0}:", 0, 1, "http|lane0",
-            f"{next(numbers):036}", body, f"{'0' * 32} {'0' * 15} 0", 86_400_000_000, b"", 1,
-        )  # fmt: skip
+    def ready(scripts: int, tasks: int) -> Iterator[list[Any]]:
+        for _ in range(scripts):
+            these = [_submission(f"{next(numbers):036}") for _ in range(tasks)]
+            yield [ADD.sha, 1, "{limit:0}:", 0, *rows.added(these)]
 
-    await rate(300, 1, one)
-    figures.add("bare EVALSHA", await rate(5_000, 1, one))
+    one = list(ready(5_000, 1))
+    figures.add("bare EVALSHA", await _paced(client, one, 1, 1))
+    many = list(ready(20_000, 1))
+    figures.add("pipelined EVALSHA", await _paced(client, many, 64, 1))
+    large = list(ready(80, 500))
+    figures.add("EVALSHA of 500", 500 * await _paced(client, large, 1, 2))
     await client.aclose()
+
+
+async def _paced(
+    client: redis.asyncio.Redis, calls: Sequence[list[Any]], at_once: int, callers: int
+) -> float:
+    """Scripts a second, so many sent together by each of the callers."""
+    left = iter(range(0, len(calls), at_once))
+
+    async def some() -> None:
+        first = next(left)
+        if at_once == 1:
+            await client.evalsha(*calls[first])
+            return
+        async with client.pipeline(transaction=False) as pipe:
+            for call in calls[first : first + at_once]:
+                pipe.evalsha(*call)
+            await pipe.execute()
+
+    return at_once * await rate(len(calls) // at_once, callers, some)
+
+
+def _submission(id_: str) -> Submission:
+    fields = task(delay=LATER, lane="lane0").accepted(id_)
+    return Submission(fields, LATER, _BODY, bytes(16), "0.0")
 
 
 async def fill(url: str, destination: str, message: object, count: int) -> None:
@@ -129,16 +157,18 @@ async def deliver(url: str) -> None:
 
 
 def empty(port: int) -> None:
-    """The HTTP server of the service with a handler that only answers."""
+    """The HTTP server of the service with a handler that reads the body and answers."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
+        while (await receive()).get("more_body"):
+            pass
         body = b'{"id":"0193a7c0-0000-7000-8000-000000000000","state":"scheduled"}'
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 201, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    uvicorn.run(app, port=port, loop="uvloop", lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
+    with service.listening("127.0.0.1", port) as socket:
+        service.run(service.http_server(app, Config().max_connections).serve(sockets=[socket]))
 
 
 def serving() -> tuple[int, Any]:

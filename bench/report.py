@@ -35,18 +35,22 @@ INTRODUCTION = """# How fast, how late, how large
 Written by `make bench`. It starts a Redis, nginx, Kafka and the other systems beside Rebound, and
 takes about ten minutes. Each row is measured three times, in turns with what it is compared to;
 shown is the median, and in brackets the least and the most. Machines differ, and all that is
-measured shares the cores with receivers and load: read the ratios. Recovery and the memory of Redis
-are measured once.
+measured shares the cores with receivers and load: read the ratios. The million that falls due at
+once is measured once.
 """
 NOTES = """
 ## What is compared
 
-- **redis-py alone**: `EVALSHA` of the script that stores a task, with ready arguments.
-- **The same server doing nothing**: uvicorn with a handler that answers without a look at the body.
+- **redis-py alone**: `EVALSHA` of the script that stores tasks, with ready arguments: one after the
+  other, 64 sent at a time, or 500 tasks in each.
+- **The same server, a handler that does nothing**: `rebound serve`'s, with its limits; the
+  handler takes the body and answers.
 - **A bare loop**: claims 200 a time, posts with aiohttp, settles in batches; no lanes, no
   policy, no history, no events ([limit.py](../bench/limit.py)).
 - **arq, taskiq, dramatiq, Celery**: one worker process that delivers the same messages to the same
   nginx and acknowledges late, with the settings of [bench/peers](../bench/peers/README.md).
+- **One worker, all on one core**: worker, Redis and receiver may use one core only, so that two of
+  each have just twice as much.
 - Latencies are open loop: each request begins on schedule, whatever became of the others.
 """
 
@@ -59,7 +63,14 @@ def show(figures: Figures) -> int:
     summary = f"{len(rows) - len(missed)} of {len(rows)} rows meet their targets."
     table = "\n".join([HEAD, *_lines(verdicts)])
     print(f"\n{table}\n\n{summary}")
-    parts = [INTRODUCTION, described(), f"\n**{summary}**\n", table, _peers(figures)]
+    parts = [
+        INTRODUCTION,
+        described(),
+        f"\n**{summary}**\n",
+        table,
+        _limits(figures),
+        _peers(figures),
+    ]
     PAGE.write_text("\n".join([*parts, NOTES, *_reasons(missed)]))
     cut()
     for row in missed - set(MISSED):
@@ -103,6 +114,17 @@ def _lines(verdicts: Iterable[Verdict]) -> Iterable[str]:
         measured = f"{_spread(verdict.values)} {target.unit}"
         met = "met" if verdict.met else f"**missed**: {verdict.reached:.2f} of it"
         yield f"| {meaning(target.figure)} | {measured} | {beside} | {bound} | {met} |"
+
+
+def _limits(figures: Figures) -> str:
+    """What bounds taking tasks, without Rebound."""
+    lines = ["\n## The store alone\n", "| | a second |", "|---|---|"]
+    for name in ("bare EVALSHA", "pipelined EVALSHA", "EVALSHA of 500"):
+        lines.append(f"| {meaning(name)} | {_spread(figures.of(name))} tasks |")
+    lines.append(
+        f"| {meaning('empty handler')} | {_spread(figures.of('empty handler'))} requests |"
+    )
+    return "\n".join(lines)
 
 
 def _peers(figures: Figures) -> str:

@@ -85,6 +85,7 @@ def targets(figures: Figures) -> list[Target]:
         Target("start", "start: --help", "s", most=0.25),
         Target("start", "start: serve", "s", most=1.5),
         Target(_SEVERAL, "deliver, 2 processes", "tasks/s", 1.7, beside="deliver"),
+        Target(_SEVERAL, "deliver, 2 processes", "tasks/s", 1.7, beside="deliver, on one core"),
         Target("deliver to Kafka", "deliver, Kafka", "records/s", 15_000),
         Target("RetryingConsumer", "consume, Kafka", "records/s", 10_000),
     ]
@@ -122,9 +123,12 @@ MEANING: Final[Mapping[str, str]] = {
     "start: --help": "`rebound --help`",
     "start: serve": "`rebound serve` until it is ready",
     "deliver, 2 processes": "deliver with `rebound work --processes 2`",
+    "deliver, on one core": "one worker, all on one core",
     "deliver, Kafka": "deliver to one Kafka topic: one worker process",
     "consume, Kafka": "records through a `RetryingConsumer` whose handler succeeds",
     "bare EVALSHA": "redis-py alone, the same script",
+    "pipelined EVALSHA": "redis-py alone, the same script, 64 sent at a time",
+    "EVALSHA of 500": "redis-py alone, 500 tasks a script, two scripts at a time",
     "empty handler": "the same server, a handler that does nothing",
     "bare loop": "a bare loop of redis-py and aiohttp",
 }

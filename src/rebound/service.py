@@ -156,22 +156,27 @@ def until_signal() -> asyncio.Event:
 
 def make_server(rebound: Rebound) -> uvicorn.Server:
     """The HTTP server of `rebound`, without signal handlers and logs of its own."""
-    import uvicorn
-
     from rebound.adapters.api.app import create_app
-    from rebound.connections import Connection
 
-    connection = partial(Connection, most=rebound.config.max_connections)
     app = create_app(
         rebound.engine,
         config=rebound.config,
         not_ready=rebound.ready_error,
         access=_access(rebound.config),
     )
+    return http_server(app, rebound.config.max_connections)
+
+
+def http_server(app: Any, most: int) -> uvicorn.Server:
+    """uvicorn for an ASGI application and at most so many connections."""
+    import uvicorn
+
+    from rebound.connections import Connection
+
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http=cast("type[asyncio.Protocol]", connection),
+            http=cast("type[asyncio.Protocol]", partial(Connection, most=most)),
             lifespan="off",
             ws="none",
             log_config=None,
