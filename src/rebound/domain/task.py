@@ -8,7 +8,7 @@ epoch by the store's clock, and chance as `random`, a number in [0, 1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
@@ -170,12 +170,10 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     def succeeded(self, attempt: Attempt, now: float) -> Task:
         """The receiver took the message."""
-        task = self._counted(attempt, now)
-        if self.leg == Leg.DEAD:
-            return replace(
-                task, state=State.DEAD, dead_letter=DeadLetter.DELIVERED, finished_at=now
-            )
-        return replace(task, state=State.SUCCEEDED, finished_at=now)
+        if self.leg != Leg.DEAD:
+            return self._counted(attempt, now, state=State.SUCCEEDED, finished_at=now)
+        letter = DeadLetter.DELIVERED
+        return self._counted(attempt, now, state=State.DEAD, dead_letter=letter, finished_at=now)
 
     def failed(
         self,
@@ -189,7 +187,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
         strategies: Mapping[str, Strategy] = STRATEGIES,
     ) -> Task:
         """The attempt failed: try again after the policy's delay or `after`, or end the leg."""
-        task = replace(self._counted(attempt, now), last_error=attempt.error)
+        task = self._counted(attempt, now, last_error=attempt.error)
         if attempt.outcome == Outcome.REJECTED:
             return task._leg_over(DeadReason.REJECTED, now)
         if task.leg == Leg.MAIN and task.attempt >= task.budget:
@@ -259,9 +257,11 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     def _history(self, *attempts: Attempt) -> tuple[Attempt, ...]:
         """The attempts kept, with those whose lease was lost and `attempts` added."""
-        leg = self.leg or Leg.MAIN
-        lost = (Attempt(leg, self.number, at, None, Outcome.LOST) for at in self.lost)
-        return (*self.attempts, *lost, *attempts)[-MAX_ATTEMPTS:]
+        kept = self.attempts
+        if self.lost:
+            leg = self.leg or Leg.MAIN
+            kept += tuple(Attempt(leg, self.number, at, None, Outcome.LOST) for at in self.lost)
+        return (kept + attempts)[-MAX_ATTEMPTS:]
 
     def _by_expiry(self, due: float) -> float:
         return due if self.leg == Leg.DEAD else min(due, self.expires_at or due)
@@ -269,7 +269,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     def _lane_of(self, place: Place) -> str:
         return place.lane if self.lane is None or self.leg == Leg.DEAD else self.lane
 
-    def _counted(self, attempt: Attempt, now: float) -> Task:
+    def _counted(self, attempt: Attempt, now: float, **changes: Any) -> Task:
+        """With one more attempt made, and `changes`."""
         dead = self.leg == Leg.DEAD
         return replace(
             self,
@@ -278,6 +279,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
             attempts=self._history(attempt),
             lost=(),
             updated_at=now,
+            **changes,
         )
 
     def _leg_over(self, reason: DeadReason, now: float) -> Task:
