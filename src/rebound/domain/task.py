@@ -8,7 +8,7 @@ epoch by the store's clock, and chance as `random`, a number in [0, 1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
@@ -170,10 +170,13 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     def succeeded(self, attempt: Attempt, now: float) -> Task:
         """The receiver took the message."""
-        if self.leg != Leg.DEAD:
-            return self._counted(attempt, now, state=State.SUCCEEDED, finished_at=now)
-        letter = DeadLetter.DELIVERED
-        return self._counted(attempt, now, state=State.DEAD, dead_letter=letter, finished_at=now)
+        if self.leg == Leg.DEAD:
+            letter, task = DeadLetter.DELIVERED, self._counted(attempt, now)
+            return replace(task, state=State.DEAD, dead_letter=letter, finished_at=now)
+        return replace(  # as `_counted`, at once: of all transitions this is the usual one
+            self, attempt=self.attempt + 1, attempts=self._history(attempt), lost=(),
+            state=State.SUCCEEDED, updated_at=now, finished_at=now,
+        )  # fmt: skip
 
     def failed(
         self,
@@ -187,7 +190,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
         strategies: Mapping[str, Strategy] = STRATEGIES,
     ) -> Task:
         """The attempt failed: try again after the policy's delay or `after`, or end the leg."""
-        task = self._counted(attempt, now, last_error=attempt.error)
+        task = replace(self._counted(attempt, now), last_error=attempt.error)
         if attempt.outcome == Outcome.REJECTED:
             return task._leg_over(DeadReason.REJECTED, now)
         if task.leg == Leg.MAIN and task.attempt >= task.budget:
@@ -269,8 +272,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     def _lane_of(self, place: Place) -> str:
         return place.lane if self.lane is None or self.leg == Leg.DEAD else self.lane
 
-    def _counted(self, attempt: Attempt, now: float, **changes: Any) -> Task:
-        """With one more attempt made, and `changes`."""
+    def _counted(self, attempt: Attempt, now: float) -> Task:
         dead = self.leg == Leg.DEAD
         return replace(
             self,
@@ -279,7 +281,6 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
             attempts=self._history(attempt),
             lost=(),
             updated_at=now,
-            **changes,
         )
 
     def _leg_over(self, reason: DeadReason, now: float) -> Task:
