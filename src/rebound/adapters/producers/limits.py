@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from types import TracebackType
-from typing import Any, Final, Self
-
-GRAIN: Final = 0.001
-"""Seconds to which an event loop tells the time: uvloop's has whole milliseconds."""
+from typing import Any, Self
 
 
 class TimeLimits:
@@ -54,7 +51,7 @@ class TimeLimits:
         now, following = asyncio.get_running_loop().time(), math.inf
         for alike in self._running.values():
             for one, at in alike.items():
-                if at > now + GRAIN:
+                if at > now:
                     following = min(following, at)
                     break
                 one.expire()
