@@ -113,7 +113,7 @@ def test_files_are_under_300_lines_and_functions_under_40(file: Path) -> None:
 
 ALLOWED_BASES = {
     "Protocol", "Exception", "Enum", "StrEnum", "Struct", "NamedTuple", "Generic",
-    "AbstractResolver", "Formatter", "HttpToolsProtocol",  # asked for by aiohttp, logging, uvicorn
+    "AbstractResolver", "Formatter", "Handler", "HttpToolsProtocol",  # by aiohttp, logging, uvicorn
     "AppConfig", "BaseCommand",  # asked for by Django
     "DeliveryError", "ReboundError", "StoreUnavailable", "ValidationError", "WrongState",
 }  # fmt: skip

@@ -12,7 +12,7 @@ from rebound.domain.attempt import Attempt, Leg, Outcome, ended
 from rebound.domain.backoff import STRATEGIES, Strategy
 from rebound.domain.errors import Abandoned, Deferred, DeliveryError
 from rebound.domain.task import MAX_LOST, Task
-from rebound.ports import Producer, Receipt
+from rebound.ports import Producer
 
 
 class Policy(NamedTuple):
@@ -40,45 +40,41 @@ async def attempt(
         return task.expired(now)
     started = time.perf_counter()
     try:
-        receipt = await _send(task, producers)
-    except asyncio.CancelledError:
-        cut = Attempt(
-            _leg(task), task.number, now,
-            round((time.perf_counter() - started) * 1000, 3), Outcome.CUT_SHORT,
-            error="cut short by a shutdown",
-        )  # fmt: skip
-        return task.cut_short(cut, clock())
-    except Deferred as deferred:
-        return task.deferred(clock(), deferred.retry_after or 1.0)
-    except DeliveryError as error:
-        return _failed(task, policy, now, time.perf_counter() - started, error, clock())
-    record = ended(
-        _leg(task), task.number, now, time.perf_counter() - started, None,
-        status=receipt.status, response=receipt.response,
-    )  # fmt: skip
+        receipt = await producers[task.place.served_by].send(task)
+    except Abandoned:
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        return _not_delivered(task, policy, now, time.perf_counter() - started, error, clock())
+    took = time.perf_counter() - started
+    leg = task.leg or Leg.MAIN
+    record = ended(leg, task.number, now, took, None, receipt.status, receipt.response)
     return task.succeeded(record, clock())
 
 
-async def _send(task: Task, producers: Mapping[str, Producer]) -> Receipt:
-    """What the producer returns; whatever it raises as DeliveryError."""
-    try:
-        return await producers[task.place.served_by].send(task)
-    except (DeliveryError, Abandoned):
-        raise
-    except asyncio.CancelledError:
+def _not_delivered(
+    task: Task,
+    policy: Policy,
+    started_at: float,
+    took: float,
+    error: Exception | asyncio.CancelledError,
+    now: float,
+) -> Task:
+    """What becomes of a task whose producer raised `error`, whatever that is."""
+    leg = task.leg or Leg.MAIN
+    if isinstance(error, Deferred):
+        return task.deferred(now, error.retry_after or 1.0)
+    if isinstance(error, asyncio.CancelledError):
         attempt = asyncio.current_task()
         if attempt is None or attempt.cancelling():
-            raise
-        raise DeliveryError("CancelledError: the producer was cancelled") from None
-    except Exception as error:
-        raise DeliveryError(f"{type(error).__name__}: {error}") from error
-
-
-def _failed(
-    task: Task, policy: Policy, started_at: float, took: float, error: DeliveryError, now: float
-) -> Task:
+            why = "cut short by a shutdown"
+            milliseconds = round(took * 1000, 3)
+            cut = Attempt(leg, task.number, started_at, milliseconds, Outcome.CUT_SHORT, error=why)
+            return task.cut_short(cut, now)
+        error = DeliveryError("CancelledError: the producer was cancelled")
+    elif not isinstance(error, DeliveryError):
+        error = DeliveryError(f"{type(error).__name__}: {error}")
     return task.failed(
-        ended(_leg(task), task.number, started_at, took, error),
+        ended(leg, task.number, started_at, took, error),
         now,
         random=random(),
         retry_after=min(error.retry_after or 0.0, policy.retry_after_max),
@@ -86,7 +82,3 @@ def _failed(
         dead_letter_ttl=policy.dead_letter_ttl,
         strategies=policy.strategies,
     )
-
-
-def _leg(task: Task) -> Leg:
-    return task.leg or Leg.MAIN

@@ -158,12 +158,13 @@ class Worker:
         self._blocked = claimed.blocked
         for task in claimed.buried:
             self._engine.emit(Event("task dead", task))
+        loop = asyncio.get_running_loop()
         for task in claimed.tasks:
             if task.lost:
                 self._engine.emit(Event("lease lost", task))
             if task.id in self._running:  # its lease expired while it was attempted here
                 self._lose(self._running[task.id][0])
-            self._running[task.id] = (task, asyncio.create_task(self._attempt(task, until)))
+            self._running[task.id] = (task, loop.create_task(self._attempt(task, until)))
         return claimed
 
     def _set_clock(self, now: float, asked: float) -> None:

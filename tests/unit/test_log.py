@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
 from rebound.adapters.listeners import log
-from rebound.adapters.listeners.log import JsonFormatter, LogListener, TextFormatter, guarded
+from rebound.adapters.listeners.lines import PIECE, JsonFormatter, TextFormatter
+from rebound.adapters.listeners.log import LogListener, guarded
 from rebound.domain.attempt import Attempt, Leg, Outcome, State
 from rebound.domain.destination import Destination
 from rebound.domain.task import Task
@@ -181,3 +183,168 @@ def test_a_service_logs_to_stderr_by_its_settings(
     logging.getLogger("somebody.else").warning("also")
     written = [msgspec.json.decode(line)["msg"] for line in stream.getvalue().splitlines()]
     assert written == ["wanted", "also"]
+
+
+# -- the log of a service ----------------------------------------------------------------------
+
+
+class Writes(io.StringIO):
+    """A stream that remembers each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.each.append(text)
+        return super().write(text)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch, untouched_logging: None) -> Writes:
+    """What a service writes that logs JSON from `info` on."""
+    stream = Writes()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure("info", "json")
+    return stream
+
+
+DELIVERED = Event("task delivered", TASK, FAILED)
+OURS = logging.getLogger("rebound")
+
+
+def messages(text: str) -> list[str]:
+    return [msgspec.json.decode(line)["msg"] for line in text.splitlines()]
+
+
+async def test_info_lines_of_one_turn_are_one_write(service: Writes) -> None:
+    for _ in range(3):
+        LogListener(OURS)(DELIVERED)
+    OURS.info("by hand")
+    assert service.each == []
+    await asyncio.sleep(0)
+    assert [messages(text) for text in service.each] == [["task delivered"] * 3 + ["by hand"]]
+    LogListener(OURS)(DELIVERED)
+    await asyncio.sleep(0)
+    assert len(service.each) == 2
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [
+        lambda: LogListener(OURS)(Event("delivery failed", TASK, FAILED)),
+        lambda: LogListener(OURS)(Event("task dead", TASK)),
+        lambda: OURS.warning("by hand"),
+        lambda: logging.getLogger("somebody.else").error("oh"),
+    ],
+)
+async def test_a_warning_is_written_at_once_behind_what_waits(
+    service: Writes, tell: Callable[[], None]
+) -> None:
+    LogListener(OURS)(DELIVERED)
+    tell()
+    (text,) = service.each
+    assert messages(text)[0] == "task delivered"
+    assert len(messages(text)) == 2
+
+
+def test_without_an_event_loop_each_line_is_written_at_once(service: Writes) -> None:
+    LogListener(OURS)(DELIVERED)
+    LogListener(OURS)(DELIVERED)
+    assert len(service.each) == 2
+
+
+async def test_no_write_is_longer_than_a_pipe_takes_whole_and_each_ends_with_its_line(
+    service: Writes,
+) -> None:
+    for n in range(100):
+        LogListener(OURS)(Event("task delivered", replace(TASK, source="é" * n), FAILED))
+    await asyncio.sleep(0)
+    assert 1 < len(service.each) < 20
+    assert all(len(text.encode()) <= PIECE and text.endswith("\n") for text in service.each)
+    assert len(messages("".join(service.each))) == 100
+
+
+async def test_the_end_of_the_process_writes_what_waits(service: Writes) -> None:
+    LogListener(OURS)(DELIVERED)
+    OURS.handlers[0].flush()  # as logging does at the exit
+    assert len(service.each) == 1
+
+
+async def test_lines_that_a_loop_left_behind_come_with_those_of_the_next(service: Writes) -> None:
+    def in_a_loop() -> None:
+        loop = asyncio.new_event_loop()
+        loop.call_soon(LogListener(OURS), DELIVERED)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+
+    await asyncio.to_thread(in_a_loop)
+    LogListener(OURS)(DELIVERED)
+    await asyncio.sleep(0)
+    assert messages("".join(service.each)) == ["task delivered"] * 2
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize(
+    "event", [DELIVERED, Event("task dead", TASK), Event("worker started", detail="http")]
+)
+def test_a_line_is_the_same_where_a_program_of_its_own_has_the_record(
+    service: Writes, monkeypatch: pytest.MonkeyPatch, form: str, event: Event
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000.5)
+    monkeypatch.setattr(sys, "stderr", service)
+    log.configure("info", form)
+    LogListener(OURS)(event)
+    OURS.addFilter(lambda _: True)
+    try:
+        LogListener(OURS)(event)
+    finally:
+        OURS.filters.clear()
+    one, other = service.each
+    assert one == other
+
+
+@pytest.mark.parametrize("where", ["logger", "handler"])
+def test_filters_and_handlers_of_the_program_see_every_record(service: Writes, where: str) -> None:
+    seen: list[object] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        seen.append(record.__dict__["task_id"])
+        return False
+
+    filtered = OURS if where == "logger" else OURS.handlers[0]
+    filtered.addFilter(keep)
+    try:
+        LogListener(OURS)(DELIVERED)
+    finally:
+        OURS.filters.clear()
+    assert seen == ["t1"]
+    assert service.each == []
+    OURS.handlers[0].filters.clear()
+    other = Lines(JsonFormatter())
+    OURS.addHandler(other.logger.handlers[0])
+    LogListener(OURS)(DELIVERED)
+    assert other.json[0]["task_id"] == "t1"
+    assert len(service.each) == 1
+
+
+def test_a_formatter_of_the_program_is_used(service: Writes) -> None:
+    OURS.handlers[0].setFormatter(logging.Formatter("%(message)s of %(task_id)s"))
+    LogListener(OURS)(DELIVERED)
+    assert service.each == ["task delivered of t1\n"]
+
+
+async def test_a_stream_that_cannot_be_written_to_stops_nobody(
+    service: Writes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(text: str) -> int:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(service, "write", full)
+        LogListener(OURS)(DELIVERED)
+        await asyncio.sleep(0)
+        LogListener(OURS)(Event("task dead", TASK))
+    LogListener(OURS)(Event("task dead", TASK))
+    assert messages(service.getvalue()) == ["task dead"]

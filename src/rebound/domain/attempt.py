@@ -87,23 +87,16 @@ def ended(
     started_at: float,
     duration: float,
     error: DeliveryError | None,
-    *,
     status: int | None = None,
     response: str | None = None,
 ) -> Attempt:
     """The record of an attempt that took `duration` seconds and raised `error`, or nothing."""
-    outcome = Outcome.SUCCEEDED
+    outcome, told = Outcome.SUCCEEDED, None
     if error is not None:
         outcome = Outcome.TIMEOUT if error.timed_out else Outcome.FAILED
         outcome = Outcome.REJECTED if isinstance(error, Rejected) else outcome
-        status, response = error.status, error.response
-    return Attempt(
-        leg=leg,
-        number=number,
-        started_at=started_at,
-        duration_ms=round(duration * 1000, 3),
-        outcome=outcome,
-        status=status,
-        error=None if error is None else str(error)[:1024],
-        response=None if response is None else response[:MAX_RESPONSE],
-    )
+        status, response, told = error.status, error.response, str(error)[:1024]
+    if response is not None:
+        response = response[:MAX_RESPONSE]
+    milliseconds = round(duration * 1000, 3)
+    return Attempt(leg, number, started_at, milliseconds, outcome, status, told, response)

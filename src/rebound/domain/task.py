@@ -170,12 +170,13 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     def succeeded(self, attempt: Attempt, now: float) -> Task:
         """The receiver took the message."""
-        task = self._counted(attempt, now)
         if self.leg == Leg.DEAD:
-            return replace(
-                task, state=State.DEAD, dead_letter=DeadLetter.DELIVERED, finished_at=now
-            )
-        return replace(task, state=State.SUCCEEDED, finished_at=now)
+            letter, task = DeadLetter.DELIVERED, self._counted(attempt, now)
+            return replace(task, state=State.DEAD, dead_letter=letter, finished_at=now)
+        return replace(  # as `_counted`, at once: of all transitions this is the usual one
+            self, attempt=self.attempt + 1, attempts=self._history(attempt), lost=(),
+            state=State.SUCCEEDED, updated_at=now, finished_at=now,
+        )  # fmt: skip
 
     def failed(
         self,
@@ -259,9 +260,11 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     def _history(self, *attempts: Attempt) -> tuple[Attempt, ...]:
         """The attempts kept, with those whose lease was lost and `attempts` added."""
-        leg = self.leg or Leg.MAIN
-        lost = (Attempt(leg, self.number, at, None, Outcome.LOST) for at in self.lost)
-        return (*self.attempts, *lost, *attempts)[-MAX_ATTEMPTS:]
+        kept = self.attempts
+        if self.lost:
+            leg = self.leg or Leg.MAIN
+            kept += tuple(Attempt(leg, self.number, at, None, Outcome.LOST) for at in self.lost)
+        return (kept + attempts)[-MAX_ATTEMPTS:]
 
     def _by_expiry(self, due: float) -> float:
         return due if self.leg == Leg.DEAD else min(due, self.expires_at or due)

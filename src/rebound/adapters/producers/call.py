@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from typing import Any, Final
 
+from rebound.adapters.producers.limits import TimeLimits
 from rebound.domain.errors import Abandoned, Deferred, DeliveryError, Reject, Rejected
 from rebound.domain.task import Task
 from rebound.domain.validation import with_values
@@ -45,6 +46,7 @@ class CallProducer:
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
         self._running: set[str] = set()
+        self._limits = TimeLimits()
 
     async def send(self, task: Task, /) -> Receipt:
         """Call the function. Raises DeliveryError, Rejected, Deferred, or Abandoned."""
@@ -70,9 +72,9 @@ class CallProducer:
             pool.shutdown(wait=not self._running, cancel_futures=True)
 
     async def _awaited(self, task: Task, limit: float) -> None:
-        deadline = asyncio.timeout(limit)
+        deadline = self._limits(limit)
         try:
-            async with deadline:
+            with deadline:
                 try:
                     await self._function(task)
                 except (Exception, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
@@ -80,7 +82,7 @@ class CallProducer:
                 except BaseException as error:  # SystemExit would end the event loop, for one
                     raise DeliveryError(f"{type(error).__name__}: {error}") from error
         except TimeoutError as error:
-            if deadline.expired():
+            if deadline.expired:
                 raise DeliveryError(f"took longer than {limit:g} s", timed_out=True) from None
             raise DeliveryError(f"TimeoutError: {error}") from error
 

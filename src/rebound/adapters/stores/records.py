@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec.structs import fields, force_setattr
 
-from rebound.domain.attempt import DeadLetter, DeadReason, Leg, State
+from rebound.domain.attempt import DeadLetter, DeadReason, Lease, Leg, State
 from rebound.domain.destination import Destination
 from rebound.domain.errors import ValidationError
 from rebound.domain.explaining import ENGINE_FIELDS
 from rebound.domain.reading import from_json
 from rebound.domain.task import Task
 
-_PROGRESS = (
-    "attempt",
-    *(f for f in ENGINE_FIELDS if f not in ("created_at", "lost", "lease")),
+_THE_STORES = ("created_at", "lost", "lease")
+_WRITTEN = [
+    f
+    for f in fields(Task)
+    if f.name == "attempt" or (f.name in ENGINE_FIELDS and f.name not in _THE_STORES)
+]
+_values_of = attrgetter(*(f.name for f in _WRITTEN))
+# A Struct is written in half the time of a dict of what is not empty.
+_Progress = msgspec.defstruct(
+    "_Progress", [(f.name, Any, f.default) for f in _WRITTEN], omit_defaults=True
 )
-_NOTHING = (None, 0, ())
 _encode = msgspec.json.Encoder().encode
 
 
@@ -27,7 +35,7 @@ class Unreadable(Exception):
 
 def progress(task: Task) -> bytes:
     """What became of the task, as JSON; the store keeps creation, leases and losses itself."""
-    return _encode({f: v for f in _PROGRESS if (v := getattr(task, f)) not in _NOTHING})
+    return _encode(_Progress(*_values_of(task)))
 
 
 def restore(
@@ -46,25 +54,29 @@ def restore(
     `due_at` replaces what `progress` says, `lease` is (token, queue), `leased_at` when it began.
     Raises Unreadable.
     """
-    fixed: dict[str, Any] = {"id": id_, "created_at": created_at, "lost": lost}
-    if due_at is not None:
-        fixed["due_at"] = due_at
-    if lease is not None:
-        fixed["lease"], fixed["state"] = lease, State.DELIVERING
-        fixed["updated_at"] = leased_at
-    elif not progress:
-        fixed["updated_at"] = created_at
-    if not progress:
-        progress = b'{"state":"scheduled","leg":"main"}'
-    text = b"".join((body.rstrip()[:-1], b",", progress[1:-1], b",", _encode(fixed)[1:]))
     try:
+        text = b"".join((body.rstrip()[:-1], b",", progress[1:])) if progress else body
         task = from_json(text)
-        for destination in (task.destination, task.dead_destination):
-            if destination is not None:
-                destination.place  # noqa: B018  a URL of another release has none here
-        return task
+        task.destination.place  # noqa: B018  a URL of another release has none here
+        if task.dead_destination is not None:
+            task.dead_destination.place  # noqa: B018
     except (ValidationError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Unreadable(f"task {id_} cannot be read: {error}") from error
+    # Nobody has seen the task yet. What the store knows itself need not become JSON and back.
+    force_setattr(task, "id", id_)
+    force_setattr(task, "created_at", created_at)
+    force_setattr(task, "lost", lost)
+    if not progress:
+        force_setattr(task, "leg", Leg.MAIN)
+        force_setattr(task, "state", State.SCHEDULED)
+        force_setattr(task, "updated_at", created_at)
+    if due_at is not None:
+        force_setattr(task, "due_at", due_at)
+    if lease is not None:
+        force_setattr(task, "lease", Lease(*lease))
+        force_setattr(task, "state", State.DELIVERING)
+        force_setattr(task, "updated_at", leased_at)
+    return task
 
 
 def unreadable(id_: str, body: bytes, *, created_at: float, now: float) -> Task:
