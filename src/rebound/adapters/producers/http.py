@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import codecs
 import io
@@ -20,6 +19,7 @@ from yarl import URL
 from rebound.adapters.producers.exchange import Answer, Exchange
 from rebound.adapters.producers.failures import UNSENDABLE, explained, never_sent, too_late
 from rebound.adapters.producers.floods import without_floods
+from rebound.adapters.producers.limits import TimeLimits
 from rebound.adapters.producers.provenance import VISIBLE, dead_letter
 from rebound.adapters.producers.resolver import guarded_socket, resolver
 from rebound.domain.attempt import MAX_RESPONSE, Leg
@@ -71,6 +71,7 @@ class HttpProducer:
         self._session = session
         self._borrowed = session is not None
         self._exchange: Exchange | None = None
+        self._limits = TimeLimits()
         self._user_agent = f"rebound/{version}"
 
     async def send(self, task: Task, /) -> Receipt:
@@ -81,16 +82,16 @@ class HttpProducer:
         decides, even if its body never ended.
         """
         limit = task.target.timeout or DEFAULT_TIMEOUT
-        deadline = asyncio.timeout(limit)
+        deadline = self._limits(limit)
         response: Answer | None = None
         failure: DeliveryError | None = None
         kept = bytearray()
         try:
-            async with deadline:
+            with deadline:
                 response = await self._request(task)
                 await _read(response.content, kept)
         except Exception as error:
-            failure = too_late(limit) if deadline.expired() else explained(error)
+            failure = too_late(limit) if deadline.expired else explained(error)
         finally:
             if response is not None:
                 response.close()
