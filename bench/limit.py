@@ -59,8 +59,8 @@ async def evalsha(figures: Figures, url: str) -> None:
 
     async def one() -> None:
         await client.evalsha(
-            ADD.sha, 1, "{limit:0}:", 0, 1, "http|lane0",
-            f"{next(numbers):036}", body, f"{'0' * 32} {'0' * 15} 0", 86_400_000_000, b"", 1,
+            ADD.sha, 1, "{limit:0}:", 0, 1, "http|lane0", 0,
+            f"{next(numbers):036}", 86_400_000_000, 1, bytes(25) + body,
         )  # fmt: skip
 
     await rate(300, 1, one)

@@ -74,6 +74,7 @@ class RedisStore:
             name: Script.load(name)
             for name in ("add", "settle", "extend", "hold", "limit", "swap", "find")
         } | {"claim": Script.load("claim", "lease")}
+        self._get = Script.load("get", shared=["record"])
 
     # -- life --------------------------------------------------------------------------------
 
@@ -221,7 +222,8 @@ class RedisStore:
         return await self._server.run(text, self._prefix, values, repeat=repeat, replicas=replicas)
 
     async def _row(self, id_: str) -> Row | None:
-        row = Row(*await self._server.command("HMGET", f"{self._prefix}t:{id_}", *rows.FIELDS))
+        key = f"{self._prefix}t:{id_}"
+        row = Row(*await self._server.command("EVAL", self._get.text, 1, key))
         return row if row.g or row.b else None
 
     async def _bury(self, unreadable: Sequence[Task]) -> Sequence[Task]:
