@@ -62,28 +62,25 @@ local function found(key, own)
   return answer
 end
 
--- Where the tasks of a queue wait, or its priority tasks; by the number as it was sent.
-local lines = {}
-
-local function line_of(number)
-  local n = tonumber(number)
-  local queue = queues[math.abs(n)]
-  local line = { queue = queue, urgent = n < 0, first = INF, n = 0 }
-  line.list = added((n < 0 and 'd!:' or 'd:') .. queue)
-  lines[number] = line
-  return line
-end
-
-local open, n_open = added('by:open'), 0
+-- What is put in line in each queue, scores and ids as in added(), and its earliest score; by the
+-- number as it was sent.
+local lines, open = {}, added('by:open')
 
 local function line_up(id, number, at, due)
-  local line = lines[number] or line_of(number)
-  local list, n = line.list, line.n
-  list[n + 1], list[n + 2], line.n = due, id, n + 2
-  if due < line.first then
-    line.first = due
+  local line, n = lines[number], #open
+  if not line then
+    local numeral = tonumber(number)
+    local queue = queues[math.abs(numeral)]
+    line = { due, id, first = due, queue = queue, urgent = numeral < 0 }
+    lines[number], puts[(numeral < 0 and 'd!:' or 'd:') .. queue] = line, line
+  else
+    local m = #line
+    line[m + 1], line[m + 2] = due, id
+    if due < line.first then
+      line.first = due
+    end
   end
-  open[n_open + 1], open[n_open + 2], n_open = at, id, n_open + 2
+  open[n + 1], open[n + 2] = at, id
 end
 
 local LATEST = 2 ^ 53 -- the year 2255: until then scores are exact
