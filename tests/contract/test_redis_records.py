@@ -243,11 +243,14 @@ async def test_late_news_of_a_task_that_was_created_anew_are_lost_and_no_others(
     assert (await on.get("other")).state == State.SUCCEEDED
 
 
-async def test_bodies_that_are_too_many_for_one_claim_wait_as_they_are(on: Bench) -> None:
-    await put(on.store, *(task(f"t{n}", message_data="x" * 3_000_000) for n in range(4)))
-    assert ids(await claimed(on.store)) == ["t0", "t1"]
-    assert [await on.form(f"t{n}") for n in range(4)] == ["hash", "hash", "string", "string"]
-    assert ids(await claimed(on.store)) == ["t2", "t3"]
+async def test_a_large_body_is_in_a_hash_at_once(on: Bench) -> None:
+    sent = submission(task(message_data="x" * 5000))
+    for nonce, answer in ((sent.nonce, Added.CREATED), ("other", Added.SAME)):
+        (stored,) = await on.store.add([sent._replace(nonce=nonce)])
+        assert stored.added == answer
+    assert set(await on.raw.hkeys(on.key("t:t"))) == {b"g", b"b"}
+    (one,) = await claimed(on.store)
+    assert one.message_data == "x" * 5000
 
 
 # -- damaged -----------------------------------------------------------------------------------

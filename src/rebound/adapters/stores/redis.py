@@ -154,16 +154,14 @@ class RedisStore:
         return [id_.decode() for id_ in lost]
 
     async def extend(self, tasks: Sequence[Task], /, *, lease: float) -> Sequence[str]:
-        queues = rows.Queues()
+        queues = rows.numbered()
         leases = [
             value
             for task in tasks
             if task.lease
             for value in (task.id, task.lease.token, queues[task.lease.queue])
         ]
-        lost = await self._run(
-            "extend", rows.micros(lease), len(queues.names), *queues.names, *leases
-        )
+        lost = await self._run("extend", rows.micros(lease), len(queues), *queues, *leases)
         return [id_.decode() for id_ in lost]
 
     async def hold(self, queue: str, /, *, seconds: float | None) -> None:

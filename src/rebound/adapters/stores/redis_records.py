@@ -8,7 +8,9 @@ import logging
 import re
 import struct
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -23,6 +25,8 @@ from rebound.ports import Retention, Submission
 LOG = logging.getLogger("rebound")
 WARN_EVERY: Final = 60.0
 """Seconds between two warnings of the same kind."""
+LARGE: Final = 4096
+"""Bytes of a body above which a task is a hash from the beginning, to be copied less."""
 _HEADER: Final = struct.Struct(">QQ?16sq")
 """Creation, when it was first due, priority, digest, nonce; see `lua/record.lua`."""
 _BEGINNING: Final = struct.Struct(">?16sq")
@@ -129,36 +133,33 @@ def times(g: bytes | None) -> tuple[float, float | None]:
     return seconds(parts[0]), seconds(parts[4]) if len(parts) == 5 else None
 
 
-class Queues:
-    """Numbers for the queues of one call, so that each name travels once."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, int] = {}
-
-    def __getitem__(self, queue: str) -> int:
-        return self.names.setdefault(queue, len(self.names) + 1)
+def numbered() -> defaultdict[str, int]:
+    """Numbers from 1 for the queues of one call, so that each name travels once."""
+    return defaultdict(count(1).__next__)
 
 
 def added(submissions: Sequence[Submission]) -> list[Any]:
     """What `add.lua` takes behind the shift."""
-    queues = Queues()
-    begun: list[Any] = []
+    queues = numbered()
+    scheduled, main = State.SCHEDULED, Leg.MAIN  # in Python 3.11 a look-up takes 0.13 µs
+    hashes: list[Any] = []
     tasks: list[Any] = []
     for place, (task, delay, body, digest, nonce) in enumerate(submissions, 1):
-        number = 0
-        if task.state == State.SCHEDULED:
-            number = -queues[task.queue] if task.is_priority else queues[task.queue]
-        if not number or task.leg != Leg.MAIN:
-            begun += place, records.progress(task)
+        number = queues[task.queue] if task.state == scheduled else 0
+        is_fresh = number and task.leg == main
         # Who repeats a call is who made it: a hash that differs from process to process will do.
-        beginning = _BEGINNING.pack(task.is_priority, digest, hash(nonce))
-        tasks += task.id, micros(delay), number, beginning + body
-    return [len(queues.names), *queues.names, len(begun) // 2, *begun, *tasks]
+        text = _BEGINNING.pack(task.is_priority, digest, hash(nonce))
+        if is_fresh and len(body) <= LARGE:
+            text += body
+        else:
+            hashes += place, body, b"" if is_fresh else records.progress(task)
+        tasks += task.id, round(delay * 1e6), -number if task.is_priority else number, text
+    return [len(queues), *queues, len(hashes) // 3, *hashes, *tasks]
 
 
 def settled(tasks: Sequence[Task]) -> list[Any]:
     """What `settle.lua` takes behind the retention."""
-    queues = Queues()
+    queues = numbered()
     values: list[Any] = []
     for task in tasks:
         assert task.lease is not None
@@ -174,7 +175,7 @@ def settled(tasks: Sequence[Task]) -> list[Any]:
             moment_of(task),
             records.progress(task),
         )
-    return [len(queues.names), *queues.names, *values]
+    return [len(queues), *queues, *values]
 
 
 def state_of(task: Task) -> str:

@@ -1,18 +1,18 @@
 #!lua
 -- Store new tasks. Without allow-oom: a full Redis refuses them.
 -- ARGV[2]  number of queues, then the queues
--- then     number of tasks that do not begin on their main leg; for each its place, its progress
+-- then     number of tasks that are hashes at once; of each its place, its body, progress or ''
 -- then for each task: id, delay, number of its queue (negative: priority; 0: it starts dead),
---   its record from the priority on, see record.lua
+--   its header from the priority on, see record.lua, and its body if it is none of those
 -- Result: the time, then for each 1 created, 2 the same is known, 3 another is known under this id
 
 local queues, count_at = {}, 3 + ARGV[2]
 for i = 3, count_at - 1 do
   queues[i - 2] = ARGV[i]
 end
-local begun, first = {}, count_at + 1 + 2 * ARGV[count_at]
-for i = count_at + 1, first - 1, 2 do
-  begun[tonumber(ARGV[i])] = ARGV[i + 1]
+local hashes, first = {}, count_at + 1 + 3 * ARGV[count_at]
+for i = count_at + 1, first - 1, 3 do
+  hashes[tonumber(ARGV[i])] = i
 end
 
 -- The first writing of a task that does not begin on its main leg lacks the times.
@@ -23,15 +23,15 @@ local function stamped(progress, created, due)
   return string.sub(progress, 1, -2) .. ',"updated_at":' .. at .. ',' .. times .. '}'
 end
 
--- Returns whether nothing stood there before.
-local function create(key, text, progress)
-  if not progress then
-    return call('SETNX', key, text) == 1
-  elseif call('EXISTS', key) == 1 then
+-- Store what is a hash at once; its body is ARGV[i + 1]. Returns whether nothing stood there.
+local function create_hash(key, header, i, at, due)
+  if call('EXISTS', key) == 1 then
     return false
   end
-  local g, b = parted(text)
-  call('HSET', key, 'g', g, 'b', b, 's', progress)
+  call('HSET', key, 'g', header, 'b', ARGV[i + 1])
+  if ARGV[i + 2] ~= '' then
+    call('HSET', key, 's', stamped(ARGV[i + 2], at, due))
+  end
   return true
 end
 
@@ -89,8 +89,13 @@ for i = first, #ARGV, 4 do
   local n = (i - first) / 4 + 1
   local id, number, own, at = ARGV[i], ARGV[i + 2], ARGV[i + 3], now + n - 1
   local key, due, dead = P .. 't:' .. id, math.min(at + ARGV[i + 1], LATEST), number == '0'
-  local progress = begun[n] and stamped(begun[n], at, not dead and due)
-  if not create(key, packed(at, due) .. own, progress) then
+  local text, is_new = packed(at, due) .. own
+  if hashes[n] then
+    is_new = create_hash(key, text, hashes[n], at, not dead and due)
+  else
+    is_new = call('SETNX', key, text) == 1
+  end
+  if not is_new then
     answers[n + 1] = found(key, own)
   else
     answers[n + 1] = 1
@@ -105,12 +110,12 @@ flush()
 
 -- Lower when the lanes are worth looking at; but for those that are held or full, in vain.
 
-local hashes, any_shut = {}, false
+local holds, any_shut = {}, false
 for _, line in pairs(lines) do
-  hashes[#hashes + 1] = P .. 'h:' .. line.queue
+  holds[#holds + 1] = P .. 'h:' .. line.queue
 end
-for i = 1, #hashes, 4000 do
-  any_shut = any_shut or call('EXISTS', unpack(hashes, i, math.min(i + 3999, #hashes))) > 0
+for i = 1, #holds, 4000 do
+  any_shut = any_shut or call('EXISTS', unpack(holds, i, math.min(i + 3999, #holds))) > 0
 end
 
 local function shut_of(queue)

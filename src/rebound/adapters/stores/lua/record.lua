@@ -1,8 +1,8 @@
 -- How one task stands under t:<id>, for every script that reads it: put in front of common.lua.
 --
 -- Until its first claim it is a string, header and body; from then on, or where something has
--- become of it earlier, a hash with the header as g and the body as b. docs/internals.md has its
--- fields. A hash written before there were headers has text as g:
+-- become of it earlier, or where it is large, a hash with the header as g and the body as b, and
+-- further fields (docs/internals.md). A hash from before there were headers has text as g:
 --   <creation> <digest as hex> <nonce> <1 for priority> <when it was first due>
 --
 -- The header, integers with the highest byte first (so its first byte is 0, and no text's):
