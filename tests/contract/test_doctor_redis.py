@@ -15,7 +15,7 @@ from rebound.domain.attempt import State
 from rebound.domain.finding import Damage, Finding
 from rebound.ports import Filter
 from tests.conftest import Clock, RedisServer
-from tests.contract.redis_support import OwnRedis, opened, plain
+from tests.contract.redis_support import OwnRedis, opened, plain, written_before
 from tests.support import claimed, fail, ids, put, succeed, task
 
 Q = "http|http://one.test"
@@ -230,6 +230,7 @@ async def test_ids_without_a_record_in_a_list_alone_are_removed(
 @pytest.mark.parametrize("field", ["b", "g", "s"])
 async def test_a_record_that_cannot_be_read_is_named_and_kept(patient: Patient, field: str) -> None:
     await put(patient.store, task("t"), task("good"))
+    await written_before(patient.raw, patient.key("t:t"))
     await patient.raw.hset(patient.key("t:t"), field, "\0")
     before = await patient.raw.hgetall(patient.key("t:t"))
     for repair in (False, True):

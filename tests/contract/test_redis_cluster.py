@@ -95,6 +95,30 @@ async def test_lists_are_merged_page_by_page_and_nothing_is_left_out(
         assert seen == names
 
 
+@in_a_cluster
+async def test_while_a_slot_moves_its_tasks_can_be_read_on_either_side(
+    make_store: MakeStore, redis_cluster: Cluster
+) -> None:
+    store = make_store()
+    assert isinstance(store, RedisPartitions)
+    names = [f"t{n}" for n in range(80)]
+    await put(store, *(task(name) for name in names))
+    prefix = store.parts[0][1]
+    slot = key_slot(prefix.encode())
+    source = redis_cluster.owner(slot)
+    to = next(node for node in redis_cluster.masters if node is not source)
+    keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100)
+    moved = [key for key in keys if key.startswith(f"{prefix}t:")][::2]
+    end_of_move = redis_cluster.begin_move(slot, to)
+    try:
+        source.ask("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *moved)
+        assert None not in [await store.get(name) for name in names]
+        assert await store.get("nobody") is None
+    finally:
+        end_of_move()
+    assert len(moved) > 1
+
+
 async def test_one_server_is_refused_as_a_cluster_and_a_cluster_as_one_server(
     redis_server: RedisServer, redis_cluster: Cluster
 ) -> None:

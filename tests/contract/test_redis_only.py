@@ -19,7 +19,7 @@ from rebound.domain.attempt import DeadReason, State
 from rebound.domain.errors import StoreUnavailable
 from rebound.ports import Added, Filter, Retention
 from tests.conftest import Clock, RedisServer, free_port, need, wait_for_port
-from tests.contract.redis_support import OwnRedis, opened, plain
+from tests.contract.redis_support import OwnRedis, opened, plain, written_before
 from tests.support import claim, claimed, fail, ids, put, submission, succeed, task
 
 _numbers = itertools.count()
@@ -153,6 +153,7 @@ async def test_record_that_cannot_be_decoded_ends_dead_and_stops_no_lane(
     store: RedisStore, raw: Redis, namespace: str, field: str, text: str
 ) -> None:
     await put(store, task("bad", message_data="precious"), task("good"))
+    await written_before(raw, f"{{{namespace}:0}}:t:bad")
     await raw.hset(f"{{{namespace}:0}}:t:bad", field, text)
     answer = await claim(store)
     assert ids(answer.tasks) == ["good"]

@@ -74,6 +74,7 @@ class RedisStore:
             name: Script.load(name)
             for name in ("add", "settle", "extend", "hold", "limit", "swap", "find")
         } | {"claim": Script.load("claim", "lease")}
+        self._get = Script.load("get", shared=["record"])
 
     # -- life --------------------------------------------------------------------------------
 
@@ -153,16 +154,14 @@ class RedisStore:
         return [id_.decode() for id_ in lost]
 
     async def extend(self, tasks: Sequence[Task], /, *, lease: float) -> Sequence[str]:
-        queues = rows.Queues()
+        queues = rows.numbered()
         leases = [
             value
             for task in tasks
             if task.lease
             for value in (task.id, task.lease.token, queues[task.lease.queue])
         ]
-        lost = await self._run(
-            "extend", rows.micros(lease), len(queues.names), *queues.names, *leases
-        )
+        lost = await self._run("extend", rows.micros(lease), len(queues), *queues, *leases)
         return [id_.decode() for id_ in lost]
 
     async def hold(self, queue: str, /, *, seconds: float | None) -> None:
@@ -221,7 +220,8 @@ class RedisStore:
         return await self._server.run(text, self._prefix, values, repeat=repeat, replicas=replicas)
 
     async def _row(self, id_: str) -> Row | None:
-        row = Row(*await self._server.command("HMGET", f"{self._prefix}t:{id_}", *rows.FIELDS))
+        key = f"{self._prefix}t:{id_}"
+        row = Row(*await self._server.command("EVAL", self._get.text, 1, key))
         return row if row.g or row.b else None
 
     async def _bury(self, unreadable: Sequence[Task]) -> Sequence[Task]:

@@ -81,8 +81,10 @@ def fields(row: Row | None) -> tuple[bytes | bool | None, ...]:
 
 def created(row: Row) -> float:
     """Its creation, in microseconds since the epoch; 0 where that is not known."""
-    first = (row.g or b"").partition(b" ")[0]
-    return float(first) if first.isdigit() else 0.0
+    try:
+        return float(rows.micros(rows.times(row.g)[0]))
+    except ValueError:
+        return 0.0
 
 
 def is_leased(row: Row) -> bool:

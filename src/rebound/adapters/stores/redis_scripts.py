@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+SHARED: Final = ("record", "common")
 Argument = str | bytes | int | float
 
 
@@ -17,12 +18,12 @@ class Script(NamedTuple):
     sha: str
 
     @classmethod
-    def load(cls, name: str, *parts: str) -> Script:
-        """`lua/<name>.lua` with `lua/common.lua` and further `parts` behind its first line."""
+    def load(cls, name: str, *parts: str, shared: Sequence[str] = SHARED) -> Script:
+        """`lua/<name>.lua` with what is `shared` and further `parts` behind its first line."""
         folder = resources.files("rebound.adapters.stores").joinpath("lua")
         flags, rest = folder.joinpath(f"{name}.lua").read_text().split("\n", 1)
-        shared = [folder.joinpath(f"{part}.lua").read_text() for part in ("common", *parts)]
-        text = "\n".join((flags, *shared, rest))
+        before = [folder.joinpath(f"{part}.lua").read_text() for part in (*shared, *parts)]
+        text = "\n".join((flags, *before, rest))
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

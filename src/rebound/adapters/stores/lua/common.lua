@@ -1,4 +1,4 @@
--- Shared by every script: this text is put behind the first line of each when it is loaded.
+-- Shared by every script: put behind the first line of each, and behind record.lua.
 --
 --   lanes:<kind>    zset  queue -> when it is worth looking at; a queue is <kind>|<lane>
 --   lanes!:<kind>   zset  the same, of the queues with priority tasks
@@ -6,7 +6,7 @@
 --   x:<queue>       zset  id -> end of its lease           in flight: those with an end to come
 --   h:<queue>       hash  until: end of a hold, limit: its own, full: how many were in
 --                         flight when it could have no more
---   t:<id>          hash  one task, see redis_records.py; add.lua writes b and g
+--   t:<id>          string or hash: one task, see record.lua
 --   by:<state>      zset  id -> creation, for listing: open (scheduled and delivering),
 --                         delivering, succeeded, dead, cancelled
 --   end:<state>     zset  id -> when it ended, for what is forgotten some day: succeeded, stub,
@@ -22,7 +22,6 @@
 
 local INF = math.huge
 local P = KEYS[1]
-local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2] + ARGV[1]
 
@@ -34,10 +33,6 @@ local NOW = fmt(now)
 
 local function kind_of(queue)
   return string.match(queue, '^[^|]*')
-end
-
-local function created_of(g)
-  return g and string.match(g, '^%d+') or '0'
 end
 
 -- Changes of sets are gathered and written with one command a set: drops first, then puts. These
@@ -239,7 +234,7 @@ local function shrink(id, ended)
   local kept = call('HMGET', key, 'g', 'k0')
   call('UNLINK', key)
   if kept[1] then
-    local g = string.match(kept[1], '^%S+ %S+ %S+') or kept[1]
+    local g = #kept[1] > HEADER and string.match(kept[1], '^%S+ %S+ %S+') or kept[1]
     call('HSET', key, 'g', g, 'f', ended, 'k0', kept[2] or '')
     put('end:stub', ended, id)
   end

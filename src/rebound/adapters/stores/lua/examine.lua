@@ -9,19 +9,16 @@
 
 local bytes, most, sets = 0, tonumber(ARGV[3]), tonumber(ARGV[4])
 
+-- Nothing of what is no record, such as a string without a header.
 local function fields_of(key)
-  local found = redis.pcall('HMGET', key, 'g', 's', 'k', 'k0', 'l', 'f')
-  if found.err then
+  local found, is_string = record(key, 's', 'k', 'k0', 'l', 'f')
+  if found.err or is_string and found[1] == '' then
     return nil
   end
-  local body
-  if ARGV[2] == '1' then
-    body = call('HGET', key, 'b')
-  else
-    body = call('HEXISTS', key, 'b') == 1 and '1'
-  end
-  table.insert(found, 2, body or false)
   bytes = bytes + #(found[2] or '') + #(found[3] or '')
+  if found[2] and ARGV[2] ~= '1' then
+    found[2] = '1'
+  end
   return found
 end
 

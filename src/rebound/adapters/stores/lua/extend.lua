@@ -8,7 +8,8 @@
 local first, ends = 4 + ARGV[3], fmt(now + ARGV[2])
 local lost, touched = {}, {}
 for i = first, #ARGV, 3 do
-  local found, token = call('HMGET', P .. 't:' .. ARGV[i], 'k', 'k0'), ARGV[i + 1]
+  local key, token = P .. 't:' .. ARGV[i], ARGV[i + 1]
+  local found = redis.pcall('HMGET', key, 'k', 'k0') -- a string is not leased
   if found[1] == token and found[2] ~= token then
     local queue = ARGV[3 + ARGV[i + 2]]
     touched[queue] = true

@@ -60,7 +60,7 @@ for _ = 1, count do
   end
   last_score, last_id = score, id
   if ARGV[6] == '' or not call('ZSCORE', P .. ARGV[6], id) then
-    local row = call('HMGET', P .. 't:' .. id, 'g', 'b', 's', 'k', 'k0', 'l', 'f')
+    local row = record(P .. 't:' .. id, 's', 'k', 'k0', 'l', 'f')
     if row[1] or row[2] then
       rows[#rows + 1] = { score, id, unpack(row) }
       bytes = bytes + #(row[2] or '') + #(row[3] or '')

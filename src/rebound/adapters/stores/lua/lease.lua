@@ -29,16 +29,15 @@ local function lost_again(lane, id, g, losses)
   call('HSET', key, 'l', starts .. ' ' .. at, 'k', '')
   lane.pushed = true
   drop('by:delivering', id)
-  local priority = g and string.match(g, '^%S+ %S+ %S+ (%S+)') == '1'
-  place(id, created_of(g), 'scheduled', lane.queue, priority, at)
+  place(id, created_of(g), 'scheduled', lane.queue, is_urgent(g), at)
   return nil
 end
 
 -- Lease one task. Returns 1, or 0 where there is nothing to lease under this id.
 local function take_one(lane, id, expired)
   local key = P .. 't:' .. id
-  local found = redis.pcall('HMGET', key, 'g', 'b', 's', 'l')
-  if found.err or not (found[1] or found[2]) then
+  local found, is_string = record(key, 's', 'l')
+  if not (found[1] or found[2]) then
     orphans[#orphans + 1] = id
     drop('by:open', id)
     drop('by:delivering', id)
@@ -50,7 +49,9 @@ local function take_one(lane, id, expired)
     stopped = true
     return nil
   end
-  if expired then
+  if is_string then
+    unfold(key, found, 'k', token)
+  elseif expired then
     losses = lost_again(lane, id, g, losses)
     if not losses then
       return 0
@@ -62,7 +63,7 @@ local function take_one(lane, id, expired)
   bytes = bytes + size
   delivering[#delivering + 1] = created_of(g)
   delivering[#delivering + 1] = id
-  tasks[#tasks + 1] = { id, lane.queue, g, body, progress, losses }
+  tasks[#tasks + 1] = { id, lane.queue, g, body, progress or false, losses or false }
   return 1
 end
 

@@ -7,7 +7,8 @@
 
 local queue, id, key = ARGV[2], ARGV[3], P .. 't:' .. ARGV[3]
 if id ~= '' then
-  local found = call('HMGET', key, 'g', 's', 'k', 'k0', 'l', 'f')
+  local found = record(key, 's', 'k', 'k0', 'l', 'f')
+  table.remove(found, 2) -- the body
   for i = 1, 6 do
     if (found[i] or '') ~= ARGV[3 + i] then
       return 0

@@ -30,7 +30,7 @@ end
 
 for i = first, #ARGV, 7 do
   local key, token = P .. 't:' .. ARGV[i], ARGV[i + 1]
-  local found = call('HMGET', key, 'k', 'k0', 'g', 'l')
+  local found = redis.pcall('HMGET', key, 'k', 'k0', 'g', 'l') -- a string is not leased
   if found[1] == token and found[2] ~= token then
     settled = settled + 1
     if ARGV[i + 4] == 'unreadable' then

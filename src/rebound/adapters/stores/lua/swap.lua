@@ -9,15 +9,13 @@
 
 local id, queue, state = ARGV[2], ARGV[6], ARGV[7]
 local key = P .. 't:' .. id
-local found = call('HMGET', key, 'k', 'g', 's', 'l', 'k0')
-local leased = found[1] and found[1] ~= '' and found[1] ~= found[5]
-if leased or call('EXISTS', key) == 0 then
+local found, is_string = record(key, 's', 'l', 'k', 'k0')
+local g, body, progress, losses, token, settled = unpack(found)
+if not (g or body) or token and token ~= '' and token ~= settled then
   return 0
 end
-for i = 2, 4 do
-  if (found[i] or '') ~= ARGV[1 + i] then
-    return 0
-  end
+if (g or '') ~= ARGV[3] or (progress or '') ~= ARGV[4] or (losses or '') ~= ARGV[5] then
+  return 0
 end
 
 for _, set in ipairs({ 'd:' .. queue, 'd!:' .. queue, 'by:open', 'by:succeeded', 'by:dead',
@@ -27,9 +25,13 @@ end
 if state == '' then
   call('DEL', key)
 else
-  call('HSET', key, 's', ARGV[11])
-  call('HDEL', key, 'l')
-  place(id, created_of(found[2]), state, ARGV[8], ARGV[9] == '1', ARGV[10])
+  if is_string then
+    unfold(key, found, 's', ARGV[11])
+  else
+    call('HSET', key, 's', ARGV[11])
+    call('HDEL', key, 'l')
+  end
+  place(id, created_of(g), state, ARGV[8], ARGV[9] == '1', ARGV[10])
 end
 local touched = { [queue] = queue ~= '', [ARGV[8]] = ARGV[8] ~= '' }
 for name in pairs(touched) do
