@@ -109,7 +109,7 @@ async def isolation(figures: Figures, url: str, namespace: str) -> None:
 async def recovery(figures: Figures, url: str, sink: str) -> None:
     """A million tasks fall due at once; priority tasks go on coming in."""
     async with submitting(url, "bench") as rebound, receiver(arrivals := Lateness()) as hook:
-        due = time.time() + 26
+        due = time.time() + 20
         many = (
             task(sink, delay=max(0.0, due - time.time()), lane=f"lane{n % 1000}")
             for n in range(RECOVERED)
