@@ -49,7 +49,7 @@ CREATED, DEAD = Added.CREATED, State.DEAD
 TERMINAL = (State.SUCCEEDED, State.DEAD, State.CANCELLED)
 
 
-class Submitted(Struct, frozen=True):
+class Submitted(Struct, frozen=True, gc=False):
     """A task that is in the store."""
 
     task: Task
