@@ -18,16 +18,15 @@ _DELIVER, _LATE = "deliver, one worker", "lateness"
 _GROWTH, _MEMORY, _RECOVERY = "growth", "memory", "recovery, 1,000,000 due at once"
 
 MISSED: Final[Mapping[str, str]] = {
-    _MANY: "what this machine does in its better minutes: about 28 µs of CPU a task, with"
-    " rounds between 20,000 and 38,000.",
-    _BATCHES: "a task costs about 11 µs of Redis's core (90,000/s at most) and 20 µs of the"
-    " program's. By `py-spy` 30 % of the latter are `Engine._prepare` (digest 7 %, id 4 %), 20 %"
-    " the check that the task is JSON (`from_python`: written and read once), 11 % the task that"
-    " is handed back. It is one thread of Python; several processes add up until Redis is full.",
-    _POST: "a request costs about 66 µs of CPU where uvicorn alone takes 28. By `py-spy` 22 % of it"
-    " are `Engine.submit`, 13 % handing results to their callers, 11 % `RedisStore.add`; the rest"
-    " is uvicorn and the loop. wrk and Redis share the second core.",
-    _POST_MANY: "as `create_tasks`, with JSON to parse and to answer: about 21 µs a task.",
+    _MANY: "what this machine does in its better minutes: about 17 µs of CPU a task.",
+    _BATCHES: "a task costs about 11 µs of Redis's core (90,000/s at most) and 11 µs of the"
+    " program's. By `py-spy` 33 % of the latter are `Acceptance.submission` (digest 10 %, id 5 %),"
+    " 24 % the check that the task is JSON (`drafts.of_python`: written and read once), 22 %"
+    " `RedisStore.add`. It is one thread of Python; several processes add up until Redis is full.",
+    _POST: "a request costs about 48 µs of CPU where uvicorn alone takes 28. The application itself"
+    " takes 13, most of the rest is uvicorn, the loop and, in batches of about 20, Redis. wrk and"
+    " Redis share the second core.",
+    _POST_MANY: "as `create_tasks`, with JSON to parse and to answer: about 13 µs a task.",
     _DELIVER: "aiohttp. By `py-spy` 41 % of the worker's CPU are in `ClientSession._request` and"
     " 10 % in the loop. A bare loop with the same client is hardly faster than Rebound, so five"
     " times the best peer is out of reach of one process with aiohttp.",

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from rebound.domain import validation
+from rebound.domain import meaning, validation
 from rebound.domain.attempt import Attempt, Leg, Outcome, ended
 from rebound.domain.destination import Destination
 from rebound.domain.errors import DeliveryError
@@ -34,7 +34,7 @@ def submission(one: Task, *, delay: float | None = None, nonce: str | None = Non
         accepted,
         accepted.first_wait(0.5) if delay is None else delay,
         msgspec.json.encode(replace(checked, id="", attempt=0)),
-        validation.digest(checked),
+        meaning.digest(checked),
         nonce or f"n{next(_nonces)}",
     )
 

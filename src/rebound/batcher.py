@@ -6,7 +6,9 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from rebound.domain.errors import Closed, StoreUnavailable
 
@@ -16,7 +18,7 @@ MAX_PORTION = 1000
 """Items of one caller that go as one group, and a quarter of the bytes that may wait."""
 
 
-class Group(NamedTuple, Generic[Item, Result]):
+class Group(Struct, Generic[Item, Result]):
     """What one caller handed in."""
 
     items: Sequence[Item]
@@ -53,6 +55,7 @@ class Batcher(Generic[Item, Result]):
         self._flights = flights
         self._flushing = 0
         self._running: set[asyncio.Future[None]] = set()
+        self._loop: asyncio.AbstractEventLoop
         self._alone = False
         self._closed = False
 
@@ -66,12 +69,14 @@ class Batcher(Generic[Item, Result]):
             return []
         if self._closed:
             raise Closed
-        size = sum(map(self._size, items))
+        size = self._size(items[0]) if len(items) == 1 else sum(map(self._size, items))
         if self._room_items < len(items) or self._room_bytes < size:
             raise StoreUnavailable("too many tasks are waiting for the store; try again")
         self._room_items -= len(items)
         self._room_bytes -= size
-        group = Group(items, size, asyncio.get_running_loop().create_future())
+        if not self._running:  # else it is theirs; to ask is a call of the system
+            self._loop = asyncio.get_running_loop()
+        group = Group(items, size, self._loop.create_future())
         if self._alone and not self._running:
             await self._fly_alone(group)
         else:
@@ -100,14 +105,14 @@ class Batcher(Generic[Item, Result]):
 
     def _start(self) -> None:
         if self._waiting and len(self._running) < self._flights:
-            self._running.add(asyncio.create_task(self._run()))
+            self._running.add(self._loop.create_task(self._run()))
 
     async def _fly_alone(self, group: Group[Item, Result]) -> None:
         """A flight in the caller's own task, as one of its own costs two turns of the loop.
 
         Where the caller is cancelled nobody else is aboard.
         """
-        landed = asyncio.get_running_loop().create_future()
+        landed = self._loop.create_future()
         self._running.add(landed)
         try:
             await self._fly([group])
@@ -172,9 +177,10 @@ class Batcher(Generic[Item, Result]):
             return
         at = 0
         for group in groups:
+            end = at + len(group.items)
             if not group.results.done():
-                group.results.set_result(list(results[at : at + len(group.items)]))
-            at += len(group.items)
+                group.results.set_result(list(results[at:end]))
+            at = end
 
     def _give_up_waiting(self, error: StoreUnavailable) -> None:
         _fail(self._waiting, error)

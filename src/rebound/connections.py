@@ -34,6 +34,38 @@ AHEAD: Final[Why] = (429, "RATE_LIMITED", f"{MAX_AHEAD} requests wait for their 
 TOO_MANY: Final[Why] = (503, "TOO_MANY_CONNECTIONS", "there are MAX_CONNECTIONS connections")
 
 
+class Corked:
+    """A transport that writes once a turn of the loop.
+
+    uvicorn writes a head and a body, and each write is a call of the system: a seventh of what a
+    small request costs.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write `data` with whatever else is written in this turn."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Write what is left, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts and not self._transport.is_closing():
+            self._transport.write(b"".join(self._parts))
+        self._parts.clear()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's, with limits. A request costs it a few counts and no timer."""
 
@@ -57,6 +89,7 @@ class Connection(HttpToolsProtocol):
         """Take the connection, or say that there are too many."""
         full = len(self.connections) >= self._most
         super().connection_made(transport)
+        self.transport = Corked(transport, self.loop)  # type: ignore[assignment]
         if full:
             self._refuse(TOO_MANY)
         else:

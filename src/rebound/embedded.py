@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from rebound import wiring
 from rebound.adapters.listeners.log import LogListener, guarded
 from rebound.adapters.producers.call import CallProducer, Handler
 from rebound.attempting import Policy
 from rebound.crew import Crew
-from rebound.domain import validation
+from rebound.domain import drafts, validation
 from rebound.domain.attempt import Leg, State
 from rebound.domain.destination import Place, place
+from rebound.domain.drafts import Draft
 from rebound.domain.errors import Closed, NotFound, ReboundError, ValidationError
 from rebound.domain.task import Task
-from rebound.engine import Engine
+from rebound.engine import Engine, Submitted
 from rebound.ports import Event, Filter, Found, Listener
 from rebound.settings import Config, networks
 from rebound.worker import Limits
@@ -182,25 +186,26 @@ class Rebound:
         With a known id and the same content it answers what is stored. Raises ValidationError,
         DuplicateTask (same id, other content), StoreUnavailable or Closed.
         """
-        submitted = await self.engine.submit(validation.from_python(task))
-        return validation.with_values(submitted.task)
+        draft = drafts.of_python(task)
+        return _answered(await self.engine.submit(draft), draft)
 
     async def create_tasks(self, tasks: Iterable[Task]) -> list[Task]:
         """Store many in few round trips; answers them in order.
 
         Raises the first error; the valid ones are stored all the same.
         """
-        checked: list[Task | ReboundError] = []
+        checked: list[Draft | ReboundError] = []
         for task in tasks:
             try:
-                checked.append(validation.from_python(task))
+                checked.append(drafts.of_python(task))
             except ValidationError as error:
                 checked.append(error)
         stored = []
-        for result in await self.engine.submit_many(checked):
+        for draft, result in zip(checked, await self.engine.submit_many(checked), strict=True):
             if isinstance(result, ReboundError):
                 raise result
-            stored.append(validation.with_values(result.task))
+            assert isinstance(draft, Draft)  # an error that goes in comes out
+            stored.append(_answered(result, draft))
         return stored
 
     async def get_task(self, id_: str) -> Task | None:
@@ -248,6 +253,14 @@ class Rebound:
     def _require_open(self) -> None:
         if self.engine.closed:
             raise Closed
+
+
+def _answered(submitted: Submitted, draft: Draft) -> Task:
+    """The stored task with its message as the caller gave it."""
+    task = submitted.task
+    if not submitted.created or draft.value is UNSET:
+        return validation.with_values(task)
+    return task if draft.value is task.message_data else replace(task, message_data=draft.value)
 
 
 def _handler_place(name: str) -> Place:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from itertools import count, repeat
-from random import getrandbits, random
-from typing import NamedTuple
+from itertools import repeat
 
-import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
+from rebound.accepting import Acceptance
 from rebound.attempting import Policy, attempt
 from rebound.batcher import Batcher
-from rebound.domain import validation
+from rebound.domain import drafts, validation
 from rebound.domain.attempt import Outcome, State
 from rebound.domain.destination import Destination
+from rebound.domain.drafts import Draft
 from rebound.domain.errors import (
     Closed,
     DuplicateTask,
@@ -30,7 +30,6 @@ from rebound.domain.errors import (
     WrongState,
 )
 from rebound.domain.task import Task
-from rebound.ids import uuid7
 from rebound.ports import (
     Added,
     Event,
@@ -46,10 +45,11 @@ from rebound.ports import (
 FLIGHTS = 2
 """Round trips of adding under way at once: while the store works on one, the next gathers."""
 FAILURES = (Outcome.FAILED, Outcome.TIMEOUT, Outcome.REJECTED)
+CREATED, DEAD = Added.CREATED, State.DEAD
 TERMINAL = (State.SUCCEEDED, State.DEAD, State.CANCELLED)
 
 
-class Submitted(NamedTuple):
+class Submitted(Struct, frozen=True, gc=False):
     """A task that is in the store."""
 
     task: Task
@@ -83,8 +83,7 @@ class Engine:
         self._missing = missing or {}
         self._refusal = refusal
         self._listeners = listeners
-        self._instance = f"{getrandbits(48):x}."
-        self._calls = count()
+        self._accepting = Acceptance(policy, self.check)
         self._failing: set[str] = set()
         self._adding: Batcher[Submission, Stored] = Batcher(
             self._add, size=lambda s: len(s.body) + 200, max_batch=500, flights=FLIGHTS
@@ -92,17 +91,21 @@ class Engine:
 
     # -- in ----------------------------------------------------------------------------------
 
-    async def submit(self, task: Task) -> Submitted:
-        """Store a type-valid task (from `validation.parse` or `from_python`).
+    async def submit(self, task: Task | Draft) -> Submitted:
+        """Store a type-valid task (from `drafts` or `validation`).
 
         Raises ValidationError, PayloadTooLarge, DuplicateTask, StoreUnavailable or Closed.
         """
         submission = self._prepare(task)
         (stored,) = await self._adding.put([submission])
-        return await self._submitted(submission, stored)
+        if stored.added == CREATED:
+            return self._created(submission.task, submission.delay, stored.now)
+        return await self._known(submission.task, stored)
 
     async def submit_many(
-        self, tasks: Sequence[Task | ReboundError], waits: Iterable[float | None] = repeat(None)
+        self,
+        tasks: Sequence[Task | Draft | ReboundError],
+        waits: Iterable[float | None] = repeat(None),
     ) -> list[Submitted | ReboundError]:
         """Likewise, each with its own result in order; an error handed in comes out again.
 
@@ -121,14 +124,15 @@ class Engine:
         stored = iter(await self._adding.put_many(fit))
         results: list[Submitted | ReboundError] = []
         for one in prepared:
-            try:
-                results.append(
-                    one
-                    if isinstance(one, ReboundError)
-                    else await self._submitted(one, next(stored))
-                )
-            except DuplicateTask as error:
-                results.append(error)
+            if not isinstance(one, Submission):
+                results.append(one)
+            elif (answer := next(stored)).added == CREATED:
+                results.append(self._created(one.task, one.delay, answer.now))
+            else:
+                try:
+                    results.append(await self._known(one.task, answer))
+                except DuplicateTask as error:
+                    results.append(error)
         return results
 
     def check(self, task: Task) -> Task:
@@ -136,22 +140,19 @@ class Engine:
         task = validation.check(
             task, max_payload=self.policy.max_payload, strategies=self.policy.strategies
         )
-        for field in ("destination", "dead_destination"):
-            destination: Destination | None = getattr(task, field)
-            if destination and (why := self._why_not(destination)):
-                raise ValidationError(f"{field}: {why}", field=field)
+        if why := self._why_not(task.destination):
+            raise ValidationError(f"destination: {why}", field="destination")
+        dead = task.dead_destination
+        if dead is not None and (why := self._why_not(dead)):
+            raise ValidationError(f"dead_destination: {why}", field="dead_destination")
         return task
 
-    def _prepare(self, task: Task, wait: float | None = None) -> Submission:
-        task = self.check(task)
+    def _prepare(self, task: Task | Draft, wait: float | None = None) -> Submission:
+        draft = task if isinstance(task, Draft) else drafts.of_task(task)
+        submission = self._accepting.submission(draft, wait)
         if self.closed:  # what is wrong with the task comes first
             raise Closed
-        bare = replace(task, id="", attempt=0) if task.id or task.attempt else task
-        body = msgspec.json.encode(bare)
-        accepted = task.accepted(task.id or uuid7())
-        delay = accepted.first_wait(random(), self.policy.strategies) if wait is None else wait
-        nonce = f"{self._instance}{next(self._calls):x}"
-        return Submission(accepted, delay, body, validation.digest(accepted), nonce)
+        return submission
 
     def _why_not(self, destination: Destination) -> str | None:
         place = destination.place
@@ -169,21 +170,19 @@ class Engine:
         self.store_is("adding", None)
         return stored
 
-    async def _submitted(self, submission: Submission, stored: Stored) -> Submitted:
-        task, now = submission.task, stored.now
-        match stored.added:
-            case Added.CREATED:
-                dead = task.state == State.DEAD
-                due, end = (None, now) if dead else (now + submission.delay, None)
-                task = replace(task, created_at=now, updated_at=now, due_at=due, finished_at=end)
-                self.emit(Event("task scheduled", task))
-                if task.dead_reason is not None:
-                    self.emit(Event("task dead", task))
-                return Submitted(task, True)
-            case Added.SAME:
-                return Submitted(await self.store.get(task.id) or task, False)
-            case Added.DIFFERENT:
-                raise DuplicateTask(f"task {task.id} exists already with other content")
+    def _created(self, task: Task, delay: float, now: float) -> Submitted:
+        dead = task.state == DEAD
+        due, end = (None, now) if dead else (now + delay, None)
+        task = replace(task, created_at=now, updated_at=now, due_at=due, finished_at=end)
+        self.emit(Event("task scheduled", task))
+        if task.dead_reason is not None:
+            self.emit(Event("task dead", task))
+        return Submitted(task, True)
+
+    async def _known(self, task: Task, stored: Stored) -> Submitted:
+        if stored.added == Added.DIFFERENT:
+            raise DuplicateTask(f"task {task.id} exists already with other content")
+        return Submitted(await self.store.get(task.id) or task, False)
 
     # -- through -----------------------------------------------------------------------------
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from random import getrandbits
 
 
 def uuid7() -> str:
-    """A new UUID version 7 (RFC 9562 section 5.7): ids that sort by time."""
-    value = (time.time_ns() // 1_000_000) << 80 | getrandbits(80)
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """A new UUID version 7 (RFC 9562 section 5.7): sorts by time, 72 bits are chance."""
+    chance = getrandbits(72).to_bytes(9, "big").hex()
+    return f"{_moment(time.time_ns() // 1_000_000)}{chance[:3]}-8{chance[3:6]}-{chance[6:]}"
+
+
+@lru_cache(maxsize=2)
+def _moment(milliseconds: int) -> str:
+    text = f"{milliseconds:012x}"
+    return f"{text[:8]}-{text[8:]}-7"

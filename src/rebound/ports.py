@@ -250,7 +250,7 @@ class Producer(Protocol):
         ...
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """Something happened to a task, or (`task` None) to the worker or the store."""
 
     kind: str

@@ -3,27 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from rebound.domain import validation
-from rebound.domain.errors import ValidationError
+from rebound.domain import drafts, meaning, validation
+from rebound.domain.drafts import Draft
+from rebound.domain.errors import ReboundError, ValidationError
 from rebound.domain.task import Task
 
 VALID: Mapping[str, Any] = {"source": "tests", "destination": {"url": "http://a.test/hook"}}
 LIMIT = 1_048_576
 
 
+def outcome(take: Callable[[Any], Any], given: object) -> Any:
+    """What `take` returns, or what is said of the error that it raises."""
+    try:
+        return take(given)
+    except ReboundError as error:
+        return type(error), str(error), getattr(error, "field", None)
+
+
+def read(text: bytes) -> Task:
+    """What comes of `text`, which is the same as a whole and as a draft."""
+    draft = outcome(drafts.of_json, text)
+    if not isinstance(draft, Draft):
+        assert draft == outcome(validation.parse, text)
+    task = validation.parse(text)
+    assert draft == drafts.of_task(task)
+    assert draft.task() == task
+    return task
+
+
+def taken(given: Task) -> Task:
+    """What comes of a task, which is the same as a whole and as a draft."""
+    draft = outcome(drafts.of_python, given)
+    if not isinstance(draft, Draft):
+        assert draft == outcome(validation.from_python, given)
+    task = validation.from_python(given)
+    assert draft.task() == task
+    return task
+
+
 def parse(**fields: Any) -> Task:
-    return validation.parse(json.dumps({**VALID, **fields}).encode())
+    return read(json.dumps({**VALID, **fields}).encode())
 
 
 def parse_text(member: str) -> Task:
     """With one more member, written as JSON text."""
-    return validation.parse(b"%s, %s}" % (json.dumps(VALID).encode()[:-1], member.encode()))
+    return read(b"%s, %s}" % (json.dumps(VALID).encode()[:-1], member.encode()))
 
 
 def checked(**fields: Any) -> Task:
@@ -40,4 +70,4 @@ def refused(**fields: Any) -> ValidationError:
 
 
 def digest(**fields: Any) -> bytes:
-    return validation.digest(replace(checked(**fields), id="t"))
+    return meaning.digest(replace(checked(**fields), id="t"))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from rebound.adapters.api.app import Api
-from rebound.connections import MAX_HEAD, MAX_HEADERS
+from rebound.connections import MAX_HEAD, MAX_HEADERS, Corked
 from tests.unit.asgi import validator
 from tests.unit.wire import connected, raw, serving
 
@@ -243,3 +243,68 @@ async def test_after_the_time_limit_those_that_said_nothing_make_room(api: Api) 
         async with asyncio.timeout(5):
             while not await healthy(origin):
                 await asyncio.sleep(0.01)
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+class Written:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+
+@pytest.fixture
+async def written() -> tuple[Written, Corked]:
+    written = Written()
+    return written, Corked(written, asyncio.get_running_loop())  # type: ignore[arg-type]
+
+
+async def test_what_is_written_in_one_turn_of_the_loop_is_one_write(
+    written: tuple[Written, Corked],
+) -> None:
+    below, corked = written
+    for text in (b"head", b"", b"body"):
+        corked.write(text)
+    assert below.writes == []
+    await asyncio.sleep(0)
+    assert below.writes == [b"headbody"]
+    corked.write(b"next")
+    await asyncio.sleep(0)
+    assert below.writes == [b"headbody", b"next"]
+
+
+async def test_closing_writes_what_is_left_and_nothing_behind_it(
+    written: tuple[Written, Corked],
+) -> None:
+    below, corked = written
+    corked.write(b"last")
+    corked.close()
+    corked.write(b"too late")
+    await asyncio.sleep(0)
+    assert (below.writes, below.closing, corked.is_closing()) == ([b"last"], True, True)
+
+
+async def test_who_waits_for_100_continue_gets_it_before_sending(api: Api) -> None:
+    body = b'{"source": "s", "destination": {"url": "http://a.b"}}'
+    head = POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with serving(api) as origin:
+        reader, writer = await connected(origin)
+        writer.write(head)
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await first_answer(reader)).startswith(b"HTTP/1.1 201 ")
+        writer.write(POST.replace(b"POST /tasks", b"HEAD /livez") + b"\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from rebound.domain import validation
+from rebound.domain import meaning
 from tests.unit.door import checked, digest, parse_text
 
 KAFKA = {"url": "kafka://h:9092/t"}
@@ -96,16 +96,16 @@ def test_what_means_something_else_has_another(one: dict[str, Any], other: dict[
 
 def test_the_text_of_the_message_counts() -> None:
     texts = ('{"a":1}', '{"a": 1}', '{"a":1.0}', '"{\\"a\\":1}"')
-    found = {validation.digest(replace(parse_text(f'"message_data": {t}'), id="t")) for t in texts}
+    found = {meaning.digest(replace(parse_text(f'"message_data": {t}'), id="t")) for t in texts}
     assert len(found) == 4
 
 
 def test_the_id_alone_makes_no_difference_but_through_the_key() -> None:
     one, other = (replace(checked(message_key="k"), id=i) for i in ("a", "b"))
-    assert validation.digest(one) == validation.digest(other)
+    assert meaning.digest(one) == meaning.digest(other)
 
 
 def test_replacing_what_rebound_keeps_makes_no_difference() -> None:
     one = replace(checked(), id="t")
     later = replace(one.accepted(), created_at=5.0, attempt=3, last_error="x")
-    assert validation.digest(later) == validation.digest(one)
+    assert meaning.digest(later) == meaning.digest(one)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from rebound import Config, Destination, Rebound, Task
 from rebound.domain.errors import Closed, ValidationError
@@ -64,6 +66,27 @@ async def test_close_leaves_no_thread_though_calls_are_under_way(config: Config)
     await asyncio.gather(*calls, return_exceptions=True)
     assert set(threading.enumerate()) == threads
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_neither_side_sees_what_the_other_does_to_a_message_afterwards(
+    config: Config,
+) -> None:
+    message: dict[str, Any] = {"a": [1]}
+    async with Rebound(config, worker=False) as rebound:
+        one = replace(a_task(), message_data=message)
+        storing = asyncio.create_task(rebound.create_tasks([one, replace(one, id="b")]))
+        await asyncio.sleep(0)
+        message["a"].append("while it is stored")
+        stored, other = await storing
+        message["a"].append("later")
+        assert stored.message_data == other.message_data == {"a": [1]}
+        stored.message_data.clear()  # type: ignore[union-attr]
+        for id_ in (stored.id, other.id):
+            kept = await rebound.get_task(id_)
+            assert kept is not None
+            assert kept.message_data == {"a": [1]}
+        again = await rebound.create_task(replace(other, message_data={"a": [1]}))
+        assert again == other
 
 
 async def test_what_is_no_filter_is_refused_by_name(config: Config) -> None:

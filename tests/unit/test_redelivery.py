@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from rebound import Backoff, Base64, Destination, Reject, RetryPolicy, Task, ValidationError
 from rebound.adapters.producers import kafka_record
-from rebound.domain import redelivery, validation
+from rebound.domain import meaning, redelivery, validation
 from rebound.domain.attempt import DeadReason, Leg, State
 from rebound.domain.record import Header, Record, record
 from rebound.domain.redelivery import DELIVERIES, Redelivery, same_record
@@ -155,7 +155,7 @@ def test_the_ttl_begins_with_the_first_failure_and_is_not_renewed() -> None:
 
 def test_the_same_failure_is_the_same_task_though_jitter_is_chance() -> None:
     policy = a_redelivery(backoff=Backoff(jitter="full"))
-    one, two = (validation.digest(checked(policy.task(a_record(), OOPS, NOW))) for _ in "ab")
+    one, two = (meaning.digest(checked(policy.task(a_record(), OOPS, NOW))) for _ in "ab")
     assert one == two
     waits = {policy.task(a_record(offset=n), OOPS, NOW).delay for n in range(20)}
     assert len(waits) == 20

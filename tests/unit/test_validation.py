@@ -12,7 +12,7 @@ from rebound.domain import validation
 from rebound.domain.backoff import STRATEGIES, Backoff
 from rebound.domain.destination import Destination
 from rebound.domain.errors import InvalidBody, ValidationError
-from tests.unit.door import VALID, checked, digest, parse, parse_text, refused
+from tests.unit.door import VALID, checked, digest, parse, parse_text, read, refused
 
 # -- what is given and what is not -------------------------------------------------------------
 
@@ -30,7 +30,7 @@ def test_a_missing_required_field_is_named(missing: str) -> None:
     body = {k: v for k, v in VALID.items() if k != missing}
     for absent in (body, {**body, missing: None}):
         with pytest.raises(ValidationError, match=f"^{missing}: is required$") as caught:
-            validation.parse(json.dumps(absent).encode())
+            read(json.dumps(absent).encode())
         assert caught.value.field == missing
 
 

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from rebound.domain import validation
+from rebound.domain import meaning, validation
 from rebound.domain.backoff import STRATEGIES, Backoff
 from rebound.domain.destination import Base64, Destination
 from rebound.domain.errors import InvalidBody, ValidationError
 from rebound.domain.task import Task
+from tests.unit.door import read, taken
 
 encode = msgspec.json.encode
 LIMIT = 65536
@@ -39,7 +40,7 @@ def assert_legal(one: Task) -> None:
     assert one.message_encoding in ("text", "base64")
     assert one.destination.place.kind == (one.destination_type or one.destination.place.kind)
     assert len(validation.message(one)) <= LIMIT
-    assert len(validation.digest(one)) == 16
+    assert len(meaning.digest(one)) == 16
     assert all(getattr(one, f) in (None, 0, ()) for f in validation.ENGINE_FIELDS)
     assert math.isfinite(one.accepted().first_wait(0.5))
     assert len(one.accepted().queue) <= 511
@@ -48,7 +49,7 @@ def assert_legal(one: Task) -> None:
 def check(data: bytes) -> Task | None:
     """What becomes of `data`; any other error than the two is a bug."""
     try:
-        one = validation.check(validation.parse(data), max_payload=LIMIT)
+        one = validation.check(read(data), max_payload=LIMIT)
     except InvalidBody:
         return None
     except ValidationError as error:
@@ -100,7 +101,7 @@ def test_any_python_values(fields: dict[str, Any]) -> None:
     known = {k: v for k, v in fields.items() if k in Task.__struct_fields__}
     try:
         one = Task(**{"source": "s", "destination": Destination(url="http://a.test"), **known})
-        one = validation.check(validation.from_python(one), max_payload=LIMIT)
+        one = validation.check(taken(one), max_payload=LIMIT)
     except ValidationError:
         return
     assert_legal(one)
@@ -172,11 +173,11 @@ tasks = st.builds(
 @given(tasks)
 @settings(max_examples=50)
 def test_every_legal_task_comes_back_as_it_was_sent(one: Task) -> None:
-    read = validation.parse(encode(one))
-    assert read == one
-    assert validation.from_python(one) == one
+    again = read(encode(one))
+    assert again == one
+    assert taken(one) == one
     assert check(encode(one)) == one
-    assert validation.digest(read) == validation.digest(one)
+    assert meaning.digest(again) == meaning.digest(one)
 
 
 @given(tasks, values)
@@ -187,5 +188,5 @@ def test_every_json_message_is_sent_as_its_text(one: Task, value: Any) -> None:
     joined = body[:-1] + b',"message_data":' + text.encode() + b"}"
     if "NaN" in text or "Infinity" in text or re.search(r"\\ud[89a-f]", text):
         return
-    sent = validation.message(validation.parse(joined))
+    sent = validation.message(read(joined))
     assert sent == (value.encode() if isinstance(value, str) else text.encode())

@@ -12,12 +12,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from rebound.domain import validation
+from rebound.domain import meaning, validation
 from rebound.domain.attempt import Leg, State
 from rebound.domain.backoff import Backoff
 from rebound.domain.destination import Base64, Destination, DestinationType
 from rebound.domain.errors import ValidationError
 from rebound.domain.task import Task
+from tests.unit.door import taken
 
 AT = Destination(url="http://a.test/hook")
 CYCLE: list[Any] = []
@@ -32,8 +33,8 @@ def deep(levels: int) -> list[Any]:
 
 
 def made(**fields: Any) -> Task:
-    task = validation.from_python(Task(**{"source": "s", "destination": AT, **fields}))
-    return validation.check(task, max_payload=1_048_576)
+    given = Task(**{"source": "s", "destination": AT, **fields})
+    return validation.check(taken(given), max_payload=1_048_576)
 
 
 def refused(**fields: Any) -> ValidationError:
@@ -149,7 +150,7 @@ def test_and_one_of_the_backoff() -> None:
 def test_what_is_no_task_is_refused() -> None:
     for wrong in (None, {"source": "s"}, "task", AT):
         with pytest.raises(ValidationError, match=r"^expected a Task, got "):
-            validation.from_python(wrong)  # type: ignore[arg-type]
+            taken(wrong)  # type: ignore[arg-type]
 
 
 def test_none_means_not_given_as_null_does() -> None:
@@ -191,9 +192,9 @@ def test_a_task_that_rebound_returned_can_be_handed_in_again() -> None:
         made(id="a", message_data={"a": 1}).accepted(),
         state=State.DEAD, attempt=5, created_at=1.0, last_error="HTTP 500", dead_attempt=2,
     )  # fmt: skip
-    again = validation.from_python(kept)
+    again = taken(kept)
     assert again == replace(made(id="a", message_data={"a": 1}), message_data=again.message_data)
-    assert validation.digest(again) == validation.digest(made(id="a", message_data={"a": 1}))
+    assert meaning.digest(again) == meaning.digest(made(id="a", message_data={"a": 1}))
 
 
 def test_python_and_json_mean_the_same() -> None:
@@ -202,4 +203,4 @@ def test_python_and_json_mean_the_same() -> None:
         b'"message_data":{"a":1}}'
     )
     from_python = made(id="a", base_delay=5, message_data={"a": 1})
-    assert validation.digest(from_python) == validation.digest(from_json)
+    assert meaning.digest(from_python) == meaning.digest(from_json)

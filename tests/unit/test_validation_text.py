@@ -11,7 +11,7 @@ import pytest
 from rebound.domain import validation
 from rebound.domain.destination import Base64
 from rebound.domain.errors import InvalidBody, PayloadTooLarge, ValidationError
-from tests.unit.door import VALID, checked, parse, parse_text, refused
+from tests.unit.door import VALID, checked, parse, parse_text, read, refused
 
 # -- what is no JSON ---------------------------------------------------------------------------
 
@@ -26,19 +26,19 @@ from tests.unit.door import VALID, checked, parse, parse_text, refused
 )  # fmt: skip
 def test_what_is_no_json_is_an_invalid_body(body: bytes) -> None:
     with pytest.raises(InvalidBody):
-        validation.parse(body)
+        read(body)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"5", b'"x"', b"null", b"true", b"[{}]"])
 def test_json_that_is_no_object_is_no_valid_task(body: bytes) -> None:
     with pytest.raises(ValidationError) as caught:
-        validation.parse(body)
+        read(body)
     assert caught.value.field is None
 
 
 def test_broken_json_behind_a_wrong_value_is_an_invalid_body() -> None:
     with pytest.raises(InvalidBody):
-        validation.parse(b'{"source": 5, "destination": {"url": ')
+        read(b'{"source": 5, "destination": {"url": ')
 
 
 MEMBERS = ('"source": %s', '"message_data": %s', '"message_data": {"a": %s}', '"client_id": %s')
@@ -58,7 +58,7 @@ def test_a_lone_surrogate_is_an_invalid_body(member: str, text: str) -> None:
 def test_bytes_that_are_no_utf_8_are_an_invalid_body(member: str, text: bytes) -> None:
     head = json.dumps(VALID).encode()[:-1]
     with pytest.raises(InvalidBody, match="not UTF-8"):
-        validation.parse(b"%s, %s}" % (head, member.encode() % (b'"%s"' % text)))
+        read(b"%s, %s}" % (head, member.encode() % (b'"%s"' % text)))
 
 
 @pytest.mark.parametrize("depth", [5_000, 100_000])

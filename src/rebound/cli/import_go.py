@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from rebound import wiring
 from rebound.cli.commands import FAILED, OK, complain
-from rebound.domain import original, validation
+from rebound.domain import meaning, original
 from rebound.domain.errors import DuplicateTask, ReboundError, ValidationError
 from rebound.domain.task import Task
 from rebound.domain.times import rfc3339
@@ -88,7 +88,7 @@ async def _look(engine: Engine, waiting: RedisOriginal) -> Counter[str]:
             try:
                 if isinstance(task, ReboundError):
                     raise task
-                meant = validation.digest(engine.check(task))
+                meant = meaning.digest(engine.check(task))
                 if seen.setdefault(task.id, meant) != meant:
                     raise DuplicateTask(f"another task {task.id} waits before it")
             except ReboundError as error:

@@ -10,6 +10,7 @@ from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from rebound.domain.brokers import peers
 from rebound.domain.errors import ValidationError
@@ -142,20 +143,15 @@ class Destination(
             headers = {k: "***" if _SECRET.search(k) else v for k, v in self.headers.items()}
         elif self.headers is not None:
             headers = [(k, "***" if _SECRET.search(k) else v) for k, v in self.headers]
-        return Destination(
-            url=redact_url(self.url), host=self.host, port=self.port, topic=self.topic,
-            method=self.method, headers=headers, timeout=self.timeout,
-            fatal_statuses=self.fatal_statuses, partition=self.partition,
-            timestamp=self.timestamp,
-        )  # fmt: skip
+        return replace(self, url=redact_url(self.url), headers=headers)
 
     def __repr__(self) -> str:
         shown = self.redacted()
         fields = {f: getattr(shown, f) for f in self.__struct_fields__}
         return f"Destination({', '.join(f'{k}={v!r}' for k, v in fields.items() if v)})"
 
-    def check(self, field: str) -> None:
-        """Raise ValidationError, naming `field`, unless this can be delivered to."""
+    def check(self, field: str) -> Place:
+        """Its place, or ValidationError, naming `field`, where this cannot be delivered to."""
         if self.url and (self.host or self.topic or self.port != ""):
             raise ValidationError(
                 f"{field}: give url, or host, port and topic, not both", field=field
@@ -174,6 +170,7 @@ class Destination(
             if getattr(self, name) is not None:
                 refusal = f"{field}.{name}: a {where.kind} destination has no {name}"
                 raise ValidationError(refusal, field=f"{field}.{name}")
+        return where
 
 
 _NOWHERE = Destination()

@@ -26,7 +26,9 @@ MAX_ATTEMPTS: Final = 25
 _DEFAULT_BACKOFF: Final = Backoff()
 
 
-class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Task(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):  # what is in it is JSON, and that has no cycles
     """One message to deliver, with the policy for retrying it.
 
     Durations are seconds, `*_at` seconds since the epoch. The fields below `# engine` are set by

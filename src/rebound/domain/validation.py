@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -101,18 +100,17 @@ def _come_back(text: bytes, task: Task) -> Task | None:
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
     same = replace(read, message_data=data) == task
-    return read if same and astuple(read)[_FIRST_OURS:] == _UNTOUCHED else None
+    return read if same and untouched(read) else None
 
 
 def check(task: Task, *, max_payload: int, strategies: Mapping[str, Strategy] = STRATEGIES) -> Task:
     """`task` itself, or with empty `dead_destination` as absent. Raises ValidationError."""
-    task.destination.check("destination")
+    kind = task.destination.check("destination").kind
     if task.dead_destination is not None:
         if task.dead_destination.given:
             task.dead_destination.check("dead_destination")
         else:
             task = replace(task, dead_destination=None)
-    kind = task.destination.place.kind
     if task.destination_type is not None and task.destination_type != kind:
         raise ValidationError(
             f"destination_type: is {task.destination_type!r}, but the destination is {kind!r}",
@@ -162,20 +160,6 @@ def with_values(task: Task) -> Task:
         return task
 
 
-def digest(task: Task) -> bytes:
-    """Sixteen bytes, equal for tasks that mean the same after folding and defaults."""
-    data: Any = task.message_data
-    dead = task.dead_destination
-    meaning = (
-        task.source, task.destination.identity(), dead and dead.identity(), task.max_retries,
-        float(task.base_delay), task.delay, _backoff_identity(task), task.ttl, task.failures,
-        task.client_id, task.is_priority, isinstance(data, str), data, task.message_encoding,
-        task.id if task.message_key is msgspec.UNSET else task.message_key,
-        task.lane or task.destination.place.lane,
-    )  # fmt: skip
-    return hashlib.blake2b(_encoder.encode(meaning), digest_size=16).digest()
-
-
 _DEFAULTS = {
     f: d
     for f, d in zip(
@@ -190,9 +174,14 @@ _UNTOUCHED = tuple(_DEFAULTS[name] for name in ENGINE_FIELDS)
 _OURS = re.compile(f'"({"|".join(ENGINE_FIELDS)})"'.encode())
 
 
+def untouched(task: Task) -> bool:
+    """True where no field of Rebound's own says anything."""
+    return astuple(task)[_FIRST_OURS:] == _UNTOUCHED
+
+
 def _without_engine_fields(task: Task, data: bytes) -> Task:
     """`task`, read from `data`. Raises ValidationError where that has a field of Rebound's own."""
-    if astuple(task)[_FIRST_OURS:] != _UNTOUCHED or _OURS.search(data):
+    if not untouched(task) or _OURS.search(data):
         for name in _members(data):  # the search also finds what is inside the message
             if name in ENGINE_FIELDS:
                 raise unknown_field(name, Task, name)
@@ -226,19 +215,6 @@ def _given(
 
 def _members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-
-
-def _backoff_identity(task: Task) -> tuple[object, ...]:
-    backoff = task.backoff
-    if backoff is None:
-        return ("exponential", 2.0, None, None, None)
-    return (
-        backoff.strategy or "exponential",
-        2.0 if backoff.factor is None else backoff.factor,
-        None if backoff.max_delay == 604_800 else backoff.max_delay,
-        None if backoff.jitter in ("none", 0) else backoff.jitter,
-        backoff.schedule,
-    )
 
 
 def _check_backoff(task: Task, strategies: Mapping[str, Strategy]) -> None:

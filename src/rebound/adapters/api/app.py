@@ -7,7 +7,6 @@ by part (docs/adr). What is answered is in `view`, what an error becomes in `ans
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
@@ -26,8 +25,8 @@ from rebound.adapters.api.request import (
     segments,
     task_id,
 )
+from rebound.domain.drafts import Draft
 from rebound.domain.errors import NotFound, ReboundError, StoreUnavailable, ValidationError
-from rebound.domain.task import Task
 from rebound.engine import Engine
 
 LOG = logging.getLogger("rebound")
@@ -114,10 +113,11 @@ class Api:
             headers.append((b"connection", b"close"))
         if request.method == "HEAD":
             body = b""
-        # uvloop raises this where the next bytes on the connection were no HTTP, which ended it.
-        with contextlib.suppress(RuntimeError):
+        try:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
+        except RuntimeError:  # of uvloop: the next bytes were no HTTP, which ended the connection
+            return
 
     async def _answer(self, request: Request, raw_path: bytes) -> Answer:
         try:
@@ -163,10 +163,10 @@ class Api:
     async def _create(self, request: Request, _: str) -> Answer:
         data = await request.json(self._max_body)
         try:
-            task = incoming.task(data, calls=self._calls)
-            if not task.id and (key := request.idempotency_key()):
-                task = replace(task, id=key)
-            submitted = await self._engine.submit(task)
+            draft = incoming.draft(data, calls=self._calls)
+            if not draft.id and (key := request.idempotency_key()):
+                draft = replace(draft, id=key)
+            submitted = await self._engine.submit(draft)
         except ValidationError as error:
             raise incoming.too_large(data, error, max_payload=self._max_payload) from None
         return answer.json(view.scheduled(submitted), 201 if submitted.created else 200)
@@ -180,9 +180,9 @@ class Api:
         ]
         return answer.json(view.BatchResults(results))
 
-    def _parsed(self, text: bytes) -> Task | ReboundError:
+    def _parsed(self, text: bytes) -> Draft | ReboundError:
         try:
-            return incoming.task(text, calls=self._calls)
+            return incoming.draft(text, calls=self._calls)
         except ReboundError as error:
             return error
 

@@ -11,8 +11,9 @@ from msgspec.structs import astuple
 
 from rebound.adapters.api.answer import explained
 from rebound.adapters.api.view import BatchResult
-from rebound.domain import surrogates, validation
+from rebound.domain import drafts, surrogates, validation
 from rebound.domain.destination import Destination
+from rebound.domain.drafts import Draft
 from rebound.domain.errors import (
     InvalidBody,
     PayloadTooLarge,
@@ -55,17 +56,18 @@ _named = msgspec.json.Decoder(_Named)
 _syntax = msgspec.json.Decoder(Raw)
 
 
-def task(data: bytes, *, calls: bool) -> Task:
-    """A Task from JSON text; `calls` says whether it may go to `call://`.
+def draft(data: bytes, *, calls: bool) -> Draft:
+    """A task from JSON text; `calls` says whether it may go to `call://`.
 
     Raises InvalidBody or ValidationError.
     """
-    parsed = validation.parse(data)
+    read = drafts.of_json(data)
     if not calls:
-        _refuse_call("destination", parsed.destination)
-        if parsed.dead_destination is not None:
-            _refuse_call("dead_destination", parsed.dead_destination)
-    return parsed
+        task = drafts.common(read.terms)
+        _refuse_call("destination", task.destination)
+        if task.dead_destination is not None:
+            _refuse_call("dead_destination", task.dead_destination)
+    return read
 
 
 def batch(data: bytes) -> Sequence[bytes]:

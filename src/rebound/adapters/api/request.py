@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from rebound.adapters.api.answer import Forbidden, UnsupportedMediaType
+from rebound.adapters.api.answer import JSON, Forbidden, UnsupportedMediaType
 from rebound.domain.attempt import Leg, State
 from rebound.domain.errors import NotFound, PayloadTooLarge, ValidationError
 from rebound.ports import Filter
@@ -76,7 +76,7 @@ class Request:
         """
         data = await self.body(limit)
         kind = self.headers.get(b"content-type")
-        if kind and data and not _JSON.match(kind):
+        if kind and data and kind != JSON[1] and not _JSON.match(kind):
             raise UnsupportedMediaType(
                 "Content-Type: must be application/json, application/*+json or"
                 " application/x-www-form-urlencoded, with a body in JSON"

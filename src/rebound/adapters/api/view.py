@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -24,6 +24,7 @@ Code = Literal[
     "BAD_REQUEST", "REQUEST_TIMEOUT", "HEADERS_TOO_LARGE", "TOO_MANY_CONNECTIONS",
 ]  # fmt: skip
 Part = TypeVar("Part", Destination, Backoff)
+SCHEDULED: Final = State.SCHEDULED
 encode = msgspec.json.Encoder().encode
 _EXPONENTIAL = Backoff(strategy="exponential")
 
@@ -161,7 +162,7 @@ def scheduled(submitted: Submitted) -> Scheduled:
     return Scheduled(
         message=f"Task {task.id} scheduled successfully",
         id=task.id,
-        state=task.state or State.SCHEDULED,
+        state=task.state or SCHEDULED,
         next_attempt_at=_next_attempt_at(task),
         created=submitted.created,
     )
@@ -221,7 +222,7 @@ def _time(at: float | None) -> str | None:
 
 
 def _next_attempt_at(task: Task) -> str | None:
-    return _time(task.due_at) if task.state == State.SCHEDULED else None
+    return _time(task.due_at) if task.state == SCHEDULED else None
 
 
 def _attempt(attempt: Attempt) -> AttemptView:
