@@ -2,7 +2,7 @@
 
 Tasks of one caller differ in id, key and message, and in little else. So the rest, the *terms*, is
 looked at once and then known again by its text, which halves what accepting a task costs before the
-store is asked (docs/adr/0019).
+store is asked (docs/adr/0021).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The one record of the system, and every transition it can make.
 
-A `Task` is what the caller said (immutable) and what became of it (rewritten by transitions). A
-transition is a pure method that returns a new Task: time comes in as `now`, in seconds since the
-epoch by the store's clock, and chance as `random`, a number in [0, 1).
+A `Task` is what the caller said (immutable) and what became of it (rewritten by transitions, pure
+methods that return a new Task). Time comes in as `now`, in seconds since the epoch by the store's
+clock, chance as `random`, a number in [0, 1).
 """
 
 from __future__ import annotations
@@ -165,9 +165,8 @@ class Task(
         id_ = self.id or id_
         if self.failures and self.failures >= self.max_retries > 0:
             error = f"{self.failures} failures before Rebound"
-            return replace(self, id=id_, attempt=0, last_error=error)._main_leg_over(
-                DeadReason.EXHAUSTED, None
-            )
+            task = replace(self, id=id_, attempt=0, last_error=error)
+            return task._main_leg_over(DeadReason.EXHAUSTED, None)
         return replace(self, id=id_, attempt=0, state=State.SCHEDULED, leg=Leg.MAIN)
 
     def succeeded(self, attempt: Attempt, now: float) -> Task:
