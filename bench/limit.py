@@ -92,7 +92,7 @@ async def _paced(
 
 
 def _submission(id_: str) -> Submission:
-    fields = task(delay=LATER, lane="lane0").accepted(id_)
+    fields = task(delay=LATER, lane="lane0", id=id_).accepted()
     return Submission(fields, LATER, _BODY, bytes(16), "0.0")
 
 

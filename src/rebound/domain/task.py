@@ -157,17 +157,13 @@ class Task(
 
     # -- transitions -------------------------------------------------------------------------
 
-    def accepted(self, id_: str = "") -> Task:
-        """A new task, before the store has seen it, `id_` being for one that has none.
-
-        Without attempts left it starts dead.
-        """
-        id_ = self.id or id_
+    def accepted(self) -> Task:
+        """A new task, before the store has seen it. Without attempts left it starts dead."""
         if self.failures and self.failures >= self.max_retries > 0:
             error = f"{self.failures} failures before Rebound"
-            task = replace(self, id=id_, attempt=0, last_error=error)
+            task = replace(self, attempt=0, last_error=error)
             return task._main_leg_over(DeadReason.EXHAUSTED, None)
-        return replace(self, id=id_, attempt=0, state=State.SCHEDULED, leg=Leg.MAIN)
+        return replace(self, attempt=0, state=State.SCHEDULED, leg=Leg.MAIN)
 
     def succeeded(self, attempt: Attempt, now: float) -> Task:
         """The receiver took the message."""
