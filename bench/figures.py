@@ -36,7 +36,7 @@ class Figures:
 
 
 class Target(NamedTuple):
-    """What one figure, or its ratio to another, has to reach."""
+    """What one figure, or its ratio to another, has to reach; without a bound it is only shown."""
 
     row: str
     """Targets of one row are met together."""
@@ -54,7 +54,7 @@ class Target(NamedTuple):
         reached = [middle / self.least] if self.least else []
         if self.most is not None:
             reached.append(self.most / middle if middle > 0 else float("inf"))
-        return Verdict(self, values, judged, min(reached))
+        return Verdict(self, values, judged, min(reached, default=float("inf")))
 
 
 class Verdict(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-from bench.figures import Figures, Verdict
+from bench.figures import Figures, Target, Verdict
 from bench.machine import described
 from bench.peers import PEERS
 from bench.targets import MISSED, meaning, targets
@@ -105,15 +105,19 @@ def _lines(verdicts: Iterable[Verdict]) -> Iterable[str]:
         if target.row != row:
             row = target.row
             yield f"| **{row}** | | | | |"
-        bound = f"≥ {_number(target.least)}" if target.least is not None else ""
-        bound = bound or f"≤ {_number(target.most or 0)}"
-        beside = ""
-        if target.beside:
-            beside = f"{_spread(verdict.judged)} × {meaning(target.beside)}"
-            bound += " ×"
+        beside = f"{_spread(verdict.judged)} × {meaning(target.beside)}" if target.beside else ""
         measured = f"{_spread(verdict.values)} {target.unit}"
+        bound = _bound(target)
         met = "met" if verdict.met else f"**missed**: {verdict.reached:.2f} of it"
-        yield f"| {meaning(target.figure)} | {measured} | {beside} | {bound} | {met} |"
+        yield f"| {meaning(target.figure)} | {measured} | {beside} | {bound} | {bound and met} |"
+
+
+def _bound(target: Target) -> str:
+    """What is to be reached; empty for what is only shown."""
+    times = " ×" if target.beside else ""
+    if target.least is not None:
+        return f"≥ {_number(target.least)}{times}"
+    return "" if target.most is None else f"≤ {_number(target.most)}{times}"
 
 
 def _limits(figures: Figures) -> str:

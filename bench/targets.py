@@ -83,8 +83,8 @@ def targets(figures: Figures) -> list[Target]:
         Target(_MEMORY, "memory: Redis, a lane each", "B/task", most=700),
         Target("start", "start: --help", "s", most=0.25),
         Target("start", "start: serve", "s", most=1.5),
-        Target(_SEVERAL, "deliver, 2 processes", "tasks/s", 1.7, beside="deliver"),
         Target(_SEVERAL, "deliver, 2 processes", "tasks/s", 1.7, beside="deliver, on one core"),
+        Target(_SEVERAL, "deliver, 2 processes", "tasks/s", beside="deliver"),
         Target("deliver to Kafka", "deliver, Kafka", "records/s", 15_000),
         Target("RetryingConsumer", "consume, Kafka", "records/s", 10_000),
     ]

@@ -48,6 +48,7 @@ def test_a_target_is_judged_by_the_median_of_the_rounds() -> None:
     assert (most.reached, most.met) == (1.0, True)
     beside = Target("row", "ours", "tasks/s", 0.9, beside="theirs").judge(figures)
     assert (beside.judged, beside.met) == ([0.9, 0.5, 1.6], True)
+    assert Target("row", "ours", "tasks/s").judge(figures).met
 
 
 def test_every_row_that_is_known_to_be_missed_is_a_row() -> None:
