@@ -86,6 +86,8 @@ class Batcher(Generic[Item, Result]):
 
     async def put_many(self, items: Sequence[Item]) -> list[Result]:
         """Likewise any number of items, one portion after the other."""
+        if len(items) <= MAX_PORTION and sum(map(self._size, items)) <= self._max_portion:
+            return await self.put(items)
         results: list[Result] = []
         portion: list[Item] = []
         size = 0

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr
 
 from rebound.accepting import Acceptance
 from rebound.attempting import Policy, attempt
@@ -171,9 +171,11 @@ class Engine:
         return stored
 
     def _created(self, task: Task, delay: float, now: float) -> Submitted:
-        dead = task.state == DEAD
-        due, end = (None, now) if dead else (now + delay, None)
-        task = replace(task, created_at=now, updated_at=now, due_at=due, finished_at=end)
+        due, end = (None, now) if task.state == DEAD else (now + delay, None)
+        force_setattr(task, "created_at", now)  # it was made here: nobody else has it yet
+        force_setattr(task, "updated_at", now)
+        force_setattr(task, "due_at", due)
+        force_setattr(task, "finished_at", end)
         self.emit(Event("task scheduled", task))
         if task.dead_reason is not None:
             self.emit(Event("task dead", task))
