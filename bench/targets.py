@@ -18,17 +18,17 @@ _DELIVER, _LOGGING, _LATE = "deliver, one worker", "deliver, logging", "lateness
 _GROWTH, _MEMORY, _RECOVERY = "growth", "memory", "recovery, 1,000,000 due at once"
 
 MISSED: Final[Mapping[str, str]] = {
-    _BATCHES: "the program's one thread: about 11 µs of CPU a task, 90,000/s; Redis alone would take"
-    " more (see below). By `py-spy` 33 % of it are `Acceptance.submission` (digest 10 %, id 5 %),"
-    " 24 % `drafts.of_python` (is the task JSON?), 22 % `RedisStore.add`. Several processes add up.",
+    _BATCHES: "the program's one thread: about 11 µs of CPU a task; Redis alone would take more"
+    " (see below). By `py-spy` 33 % of it are `Acceptance.submission` (digest 10 %, id 5 %), 24 %"
+    " `drafts.of_python` (is the task JSON?), 22 % `RedisStore.add`. Several processes add up.",
     _POST: "a request costs about 48 µs of CPU, 23 where the handler does nothing. By `py-spy` 29 %"
     " of it are `Api._create` (reading, checking, digest, answer), 14 % the batches to Redis, 12 %"
     " writing the answer; the rest is uvicorn and the loop. wrk and Redis share the second core.",
     _LOGGING: "a line costs 4 µs, a delivery without it about 50: 0.93, less what the machine"
     " changes from run to run. By `cProfile` a third of it is the write, a third the JSON.",
-    _SEVERAL: "there are no two free cores. A task takes about 55 µs of a worker, 28 of Redis and 10"
-    " of nginx, by the CPU times of the processes: one worker keeps one core busy and the others"
-    " more than half of the second, two cores could do 21,000/s at most. Two workers claim half as"
+    _SEVERAL: "there are no two free cores. By the CPU times of the processes a task takes about"
+    " 55 µs of a worker, 28 of Redis and 10 of nginx: one worker keeps one core busy, and these"
+    " half of the second; two cores could do 21,000/s at most. Two workers claim half as"
     " many tasks at a time (33 calls of Redis for 1,000 tasks, not 16).",
 }
 """Rows that are known to miss a target on the machine of docs/performance.md: what bounds each,

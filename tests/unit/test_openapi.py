@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from rebound.adapters.api import docs, openapi
 from rebound.adapters.api.app import Api
+from rebound.domain.destination import Destination
+from rebound.domain.errors import ValidationError
 from rebound.domain.explaining import ENGINE_FIELDS
 from rebound.domain.task import Task
 from tests.unit.asgi import VALID, call, document, validator
@@ -133,6 +136,21 @@ async def test_the_described_types_are_those_that_validate(
     body = {**VALID, **change}
     assert validator("Task").is_valid(body) is valid
     assert ((await call(api, "POST", "/tasks", body)).status == 201) is valid
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://0", "HTTP://127.1/a", "http://u:p@017.1", "http://a.b.0x7f:80/", "http://1.2.3?q",
+     "http://h/0", "http://0.a/", "http://127.0.0.1:80/1", "http://u@10.0.0.1", "http://[::1]/7"],
+)  # fmt: skip
+def test_the_described_urls_are_those_that_validate(url: str) -> None:
+    pattern = schemas()["HttpDestination"]["properties"]["url"]["pattern"]
+    try:
+        Destination(url=url).check("destination")
+        valid = True
+    except ValidationError:
+        valid = False
+    assert bool(re.search(pattern, url)) is valid
 
 
 def test_the_page_escapes_what_it_shows() -> None:

@@ -234,6 +234,11 @@ def test_an_sqlite_url_names_a_file(url: str, path: str) -> None:
     assert config.store_shown == f"sqlite {path}"
 
 
+def test_a_password_that_is_no_text_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValidationError, match=r"^REDIS_PASSWORD: must be text in UTF-8$"):
+        Config(redis_password=b"s3cret\xff".decode(errors="surrogateescape"))
+
+
 @pytest.mark.parametrize(
     ("given", "url"),
     [

@@ -259,7 +259,7 @@ def file(value: object) -> str:
 
 
 host = text(r"[\w.:%-]{1,255}", "must be a host name or an IP address")
-anything = text(r"(?s).*", "must be text")
+anything = text(r"[^\ud800-\udfff]*", "must be text in UTF-8")
 namespace = text(r"[A-Za-z0-9._:-]{1,64}", "must be 1 to 64 letters, digits, '.', '_', ':', '-'")
 brokers = listed(broker, "must be host:port, several with commas; ports are 1 to 65535")
 mode = choice({"standalone": "standalone", "sentinel": "sentinel", "cluster": "cluster"})

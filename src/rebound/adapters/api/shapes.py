@@ -22,6 +22,10 @@ _BROKER: Final = f"{_HOST}(:{_PORT})?"
 _BROKERS: Final = f"{_BROKER}(,{_BROKER})*"
 _TOPIC: Final = r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}"
 _IN_URL: Final = r"""[^\x00-\x20\x7f-\xa0\\\"<>^`{|}]"""
+_NO_NUMBER: Final = (  # a host such as 0 or 127.1, which is an address to many a resolver
+    r"(?!([^/?#]*@)?(?!([0-9]{1,3}\.){3}[0-9]{1,3}([:/?#]|$))([^/?#:@]*\.)?([0-9]+|0[xX][0-9a-fA-F]*)\.?"
+    "([:/?#]|$))"
+)
 _SCHEME: Final = {"http": "[hH][tT][tT][pP][sS]?", "kafka": "[kK][aA][fF][kK][aA]"}
 _NULL: Final = {"type": "null"}
 _EMPTY: Final = {"enum": ["", None]}
@@ -64,7 +68,12 @@ def _destinations(schemas: dict[str, Schema]) -> None:
     named, listed, _ = general["properties"]["headers"]["anyOf"]
     named["maxProperties"] = listed["maxItems"] = MAX_HEADERS
     fields = general["properties"]
-    http = {**fields, "url": _url("http", f"{_IN_URL}+"), "headers": _headers(fields), **_NO_TOPIC}
+    http = {
+        **fields,
+        "url": _url("http", f"{_NO_NUMBER}{_IN_URL}+"),
+        "headers": _headers(fields),
+        **_NO_TOPIC,
+    }
     kafka = {**fields, **_NOT_HTTP, "url": _url("kafka", f"({_BROKERS})?/{_TOPIC}"), **_NO_TOPIC}
     topic = {
         **fields, **_NOT_HTTP, "url": _EMPTY,
