@@ -1,4 +1,4 @@
-"""What the machine itself can do, without Rebound: the limit that figures are held against.
+"""What the machine does without Rebound: its limits, and the plainest loop that delivers.
 
     python -m bench.limit deliver STORE | empty PORT
 
