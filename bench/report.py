@@ -45,9 +45,9 @@ NOTES = """
   other, 64 sent at a time, or 500 tasks in each.
 - **The same server, a handler that does nothing**: `rebound serve`'s, with its limits; the
   handler takes the body and answers.
-- **A bare loop**: claims 200 a time, posts with aiohttp's `ClientSession`, settles in batches; no
-  lanes, no policy, no history, no events ([limit.py](../bench/limit.py)). It is what one would
-  write, and no limit: Rebound does without the session
+- **A bare loop**: claims 50 a time, has 100 under way, posts with aiohttp's `ClientSession`,
+  settles in batches; no lanes, no policy, no history, no events ([limit.py](../bench/limit.py)). It
+  is what one would write, and no limit: Rebound does without the session
   ([ADR 20](adr/0020-our-own-exchange-on-aiohttps-connections.md)), which arq and taskiq use too.
 - **arq, taskiq, dramatiq, Celery**: one worker process that delivers the same messages to the same
   nginx and acknowledges late, with the settings of [bench/peers](../bench/peers/README.md).
