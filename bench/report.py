@@ -60,9 +60,9 @@ NOTES = """
 
 - **Tasks are alike.** Those of a row differ in their ids, and some in their lanes: the message is
   the same 300 bytes, and `wrk` sends one body again and again. What tasks have in common is checked
-  once ([ADR 21](adr/0021-terms-of-tasks-are-checked-once.md)), so tasks that
-  each have a header, a delay or a lane of their own are stored more slowly: by as much as the row
-  of `create_tasks` with such headers says. Lanes by the thousand are a case of it too.
+  once ([ADR 21](adr/0021-terms-of-tasks-are-checked-once.md)), so tasks that each have a header, a
+  delay or a lane of their own are stored more slowly: by as much as the row of `create_tasks` with
+  such headers says. Lanes by the thousand are a case of it too.
 - **The receiver is fast.** nginx answers at once, on this machine. Deliveries count from the first
   webhook that it gets to the last: storing, starting, and settling the last ones do not count, for
   Rebound as for the others.

@@ -22,9 +22,9 @@ MISSED: Final[Mapping[str, str]] = {
     " program's. By `py-spy` 33 % of the latter are `Acceptance.submission` (digest 10 %, id 5 %),"
     " 24 % the check that the task is JSON (`drafts.of_python`: written and read once), 22 %"
     " `RedisStore.add`. It is one thread of Python; several processes add up until Redis is full.",
-    _POST: "a request costs about 48 µs of CPU where uvicorn alone takes 28. The application itself"
-    " takes 13, most of the rest is uvicorn, the loop and, in batches of about 20, Redis. wrk and"
-    " Redis share the second core.",
+    _POST: "a request costs about 48 µs of CPU where the same server takes 23 for one that does"
+    " nothing. The application itself takes 13, the rest is the loop and, in batches of about 20,"
+    " Redis. wrk and Redis share the second core.",
     _SEVERAL: "there are no two free cores: a task takes about 61 µs of a worker, 23 of Redis and"
     " 11 of nginx, so one worker keeps 1.6 of them busy, and what a second could have is the rest."
     " Of two workers a task takes 74 µs, with Redis and nginx 110: two cores do 18,000/s at most.",
