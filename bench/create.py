@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
+
+from msgspec.structs import replace
 
 from bench.figures import Figures
-from bench.machine import LATER, on_schedule, percentile, rate, store, submitting, task
-from rebound import Task
+from bench.machine import LATER, NOWHERE, on_schedule, percentile, rate, store, submitting, task
+from rebound import Destination, Task
+
+COUNT = 40_000
+"""Tasks that are stored in batches."""
 
 
 def later(n: int = 0, lanes: int = 1) -> Task:
@@ -37,14 +43,23 @@ async def many(figures: Figures, url: str, what: str = "", lanes: int = 1) -> No
 
 async def batches(figures: Figures, url: str, what: str = "", lanes: int = 1) -> None:
     """Batches of 500, four under way at once."""
+    figures.add(f"create_tasks{what}", await _stored(url, [later(n, lanes) for n in range(COUNT)]))
+
+
+async def unlike(figures: Figures, url: str) -> None:
+    """The same, with terms that no other task has: nothing of one is known from those before."""
+    places = (Destination(url=NOWHERE, headers={"X-Order": str(n)}) for n in range(COUNT))
+    tasks = [replace(later(), destination=place) for place in places]
+    figures.add("create_tasks, unlike", await _stored(url, tasks))
+
+
+async def _stored(url: str, tasks: Sequence[Task]) -> float:
+    """Tasks a second."""
     async with submitting(url, "bench") as rebound:
-        tasks = [later(n, lanes) for n in range(40_000)]
         await store(rebound, tasks[:2_000])
         gc.collect()
         gc.freeze()  # what waits to be handed over is the caller's, not what is measured
         whole = iter([tasks])
-        figures.add(
-            f"create_tasks{what}",
-            len(tasks) * await rate(1, 1, lambda: store(rebound, next(whole))),
-        )
+        a_second = len(tasks) * await rate(1, 1, lambda: store(rebound, next(whole)))
         gc.unfreeze()
+    return a_second

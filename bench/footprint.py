@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
 
-import msgspec
 import redis.asyncio
+from msgspec.json import encode
 
 from bench.figures import Figures
 from bench.machine import LATER, store, submitting, task
-from bench.servers import environment, free_port, memory, rebound, running
+from bench.servers import environment, free_port, memory, rebound, running, work
+from bench.sink import receiver
 
-PENDING = 100_000
+PENDING, TRIED = 100_000, 20_000
+"""Tasks whose memory is measured."""
 EMBEDDED = """
 import asyncio, sys
 from rebound import Config, Destination, Rebound, Task
@@ -42,16 +45,44 @@ def embedded(figures: Figures, store_url: str, what: str, sink_url: str) -> None
 
 
 async def pending(figures: Figures, url: str, what: str, lanes: int) -> None:
-    """What Redis takes for a pending task, beside its JSON."""
+    """What Redis takes for a task that waits for its first attempt, beside its JSON."""
     async with redis.asyncio.Redis.from_url(url) as client:
         await client.flushall()
-        async with submitting(url, "bench") as store_:
+        async with submitting(url, "bench") as rebound:
             tasks = [task(delay=LATER, lane=f"lane{n % lanes}") for n in range(PENDING)]
-            before = int((await client.info("memory"))["used_memory"])
-            await store(store_, tasks)
-            after = int((await client.info("memory"))["used_memory"])
-    json = len(msgspec.json.encode(tasks[0]))
-    figures.add(f"memory: Redis, {what}", (after - before) / PENDING - json)
+            before = await _used(client)
+            await store(rebound, tasks)
+            after = await _used(client)
+    figures.add(f"memory: Redis, {what}", (after - before) / PENDING - len(encode(tasks[0])))
+
+
+async def tried(figures: Figures, url: str) -> None:
+    """The same for one whose first attempt has failed."""
+    count = 0
+
+    def seen(_: bytes) -> bytes:
+        nonlocal count
+        count += 1
+        return b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+
+    async with redis.asyncio.Redis.from_url(url) as client, receiver(seen) as to:
+        await client.flushall()
+        async with submitting(url, "bench") as rebound:
+            before = await _used(client)
+            tasks = [
+                task(to, delay=0, base_delay=LATER, lane=f"lane{n % (TRIED // 100)}")
+                for n in range(TRIED)
+            ]
+            await store(rebound, tasks)
+        with work(url, "bench"):  # whose end settles what was answered
+            while count < TRIED:
+                await asyncio.sleep(0.02)
+        after = await _used(client)
+    figures.add("memory: Redis, tried", (after - before) / TRIED - len(encode(tasks[0])))
+
+
+async def _used(client: redis.asyncio.Redis) -> int:
+    return int((await client.info("memory"))["used_memory"])
 
 
 def start(figures: Figures, url: str) -> None:

@@ -45,13 +45,28 @@ NOTES = """
   other, 64 sent at a time, or 500 tasks in each.
 - **The same server, a handler that does nothing**: `rebound serve`'s, with its limits; the
   handler takes the body and answers.
-- **A bare loop**: claims 200 a time, posts with aiohttp, settles in batches; no lanes, no
-  policy, no history, no events ([limit.py](../bench/limit.py)).
+- **A bare loop**: claims 50 a time, has 100 under way, posts with aiohttp's `ClientSession`,
+  settles in batches; no lanes, no policy, no history, no events ([limit.py](../bench/limit.py)). It
+  is what one would write, and no limit: Rebound does without the session
+  ([ADR 20](adr/0020-our-own-exchange-on-aiohttps-connections.md)), which arq and taskiq use too.
 - **arq, taskiq, dramatiq, Celery**: one worker process that delivers the same messages to the same
   nginx and acknowledges late, with the settings of [bench/peers](../bench/peers/README.md).
 - **One worker, all on one core**: worker, Redis and receiver may use one core only, so that two of
-  each have just twice as much.
+  each have just twice as much: the ratio says what a second process adds where there are cores for
+  it. On two cores there are none, and two processes deliver no more than one that has both.
 - Latencies are open loop: each request begins on schedule, whatever became of the others.
+
+## What the figures do not say
+
+- **Tasks are alike.** Those of a row differ in their ids, and some in their lanes: the message is
+  the same 300 bytes, and `wrk` sends one body again and again. What tasks have in common is checked
+  once ([ADR 21](adr/0021-terms-of-tasks-are-checked-once.md)), so tasks that each have a header, a
+  delay or a lane of their own are stored more slowly: by as much as the row of `create_tasks` with
+  such headers says. Lanes by the thousand are a case of it too.
+- **The receiver is fast.** nginx answers at once, on this machine. Deliveries count from the first
+  webhook that it gets to the last: storing, starting, and settling the last ones do not count, for
+  Rebound as for the others.
+- **Redis keeps nothing on disk** here. With `appendfsync always` each batch waits for the disk.
 """
 
 

@@ -1,4 +1,4 @@
-"""A connection to the HTTP server, and what ends those that flood, dawdle or are too many."""
+"""A connection to the HTTP server: one write an answer, and an end to what floods or dawdles."""
 
 from __future__ import annotations
 

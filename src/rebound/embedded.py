@@ -178,7 +178,7 @@ class Rebound:
 
     def check(self, task: Task) -> None:
         """Raise what `create_task` would for a task that is not valid. Nothing is stored."""
-        self.engine.check(validation.from_python(task))
+        self.engine.check(drafts.of_python(task).task())
 
     async def create_task(self, task: Task) -> Task:
         """Store a task; it is safe when this returns. Answers the stored task.

@@ -118,7 +118,7 @@ def of_python(task: Task) -> Draft:
 
 def _come_back(task: Task) -> Draft | None:
     """The draft, if what is read from the task's JSON is what was written: a quick yes."""
-    if type(task) is not Task:
+    if type(task) is not Task or task.state is not None:  # one that Rebound returned says more
         return None
     id_, key, data, bare = task.id, task.message_key, task.message_data, _bare(task)
     try:
