@@ -99,7 +99,7 @@ class Exchange:
                 transport.write(body)
             while True:
                 message, content = await protocol.read()
-                if message.code >= 200 or message.code == 101:  # not an interim one
+                if message.code // 100 != 1 or message.code == 101:  # not an interim one
                     return Exchanged(connection, message.code, message.headers, content)
         except BaseException:
             _abort(connection)
