@@ -119,3 +119,12 @@ async def test_a_thousand_attempts_set_one_timer(
         with limits(FAR):
             await asyncio.sleep(0)
     assert len(timers) == 1
+
+
+def test_limits_are_kept_in_each_loop_that_they_are_used_in(limits: TimeLimits) -> None:
+    async def in_time() -> None:
+        with limits(0.01):
+            pass
+
+    asyncio.run(in_time())
+    asyncio.run(too_late(limits, 0.02))

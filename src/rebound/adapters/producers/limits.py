@@ -1,4 +1,4 @@
-"""Time limits of the attempts under way in one event loop, all on one timer."""
+"""Time limits of the attempts under way, all on one timer of the event loop."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class TimeLimits:
         self._running: dict[float, dict[TimeLimit, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __call__(self, seconds: float) -> TimeLimit:
         """For one `with`."""
@@ -26,7 +27,10 @@ class TimeLimits:
 
     def begin(self, one: TimeLimit) -> None:
         """From now on."""
-        at = asyncio.get_running_loop().time() + one.seconds
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # the timer of another, which has ended, rings for nobody here
+            self._loop, self._timer, self._rings_at = loop, None, math.inf
+        at = loop.time() + one.seconds
         alike = self._running.get(one.seconds)
         if alike is None:
             alike = self._running[one.seconds] = {}
