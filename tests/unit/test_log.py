@@ -7,6 +7,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -327,6 +328,12 @@ def test_filters_and_handlers_of_the_program_see_every_record(service: Writes, w
     LogListener(OURS)(DELIVERED)
     assert other.json[0]["task_id"] == "t1"
     assert len(service.each) == 1
+
+
+def test_a_logger_adapter_of_the_program_gets_every_event(lines: Lines) -> None:
+    listener: Any = LogListener
+    listener(logging.LoggerAdapter(lines.logger, {}))(DELIVERED)
+    assert [line["msg"] for line in lines.json] == ["task delivered"]
 
 
 def test_a_formatter_of_the_program_is_used(service: Writes) -> None:

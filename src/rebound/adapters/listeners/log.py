@@ -35,7 +35,8 @@ class LogListener:
         if not logger.isEnabledFor(level):
             return
         # A service writes a line per delivery; a record that nobody sees is two thirds of its cost.
-        handler = logger.handlers[0] if logger.handlers else None
+        handlers = getattr(logger, "handlers", None)  # a LoggerAdapter has none
+        handler = handlers[0] if handlers else None
         if type(handler) is Lines and handler.stands_for(logger):
             handler.tell(level, event.kind, fields(event))
         else:
