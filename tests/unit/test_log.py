@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -269,6 +270,16 @@ async def test_no_write_is_longer_than_a_pipe_takes_whole_and_each_ends_with_its
 async def test_the_end_of_the_process_writes_what_waits(service: Writes) -> None:
     LogListener(OURS)(DELIVERED)
     OURS.handlers[0].flush()  # as logging does at the exit
+    assert len(service.each) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+async def test_what_waits_at_a_fork_is_written_once(service: Writes) -> None:
+    LogListener(OURS)(DELIVERED)
+    if (child := os.fork()) == 0:
+        os._exit(len(service.each))  # written by the parent, before
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    OURS.handlers[0].flush()
     assert len(service.each) == 1
 
 

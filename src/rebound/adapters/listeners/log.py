@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -98,6 +99,8 @@ def configure(level: str, form: str) -> None:
     same form.
     """
     handler = Lines(sys.stderr, JsonFormatter() if form == "json" else TextFormatter())
+    if hasattr(os, "register_at_fork"):  # or parent and child would both write what waits
+        os.register_at_fork(before=handler.flush)
     ours = logging.getLogger("rebound")
     ours.setLevel(level.upper())
     ours.handlers = [handler]
