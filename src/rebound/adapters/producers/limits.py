@@ -28,8 +28,8 @@ class TimeLimits:
     def begin(self, one: TimeLimit) -> None:
         """From now on."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # the timer of another, which has ended, rings for nobody here
-            self._loop, self._timer, self._rings_at = loop, None, math.inf
+        if loop is not self._loop:  # another has ended, and its timer rings for nobody any more
+            self._loop, self._running, self._timer, self._rings_at = loop, {}, None, math.inf
         at = loop.time() + one.seconds
         alike = self._running.get(one.seconds)
         if alike is None:
@@ -40,8 +40,9 @@ class TimeLimits:
 
     def end(self, one: TimeLimit) -> None:
         """What it limits is over. The timer stays: it finds nothing, or sets itself anew."""
-        alike = self._running[one.seconds]
-        del alike[one]
+        alike = self._running.get(one.seconds)
+        if alike is None or alike.pop(one, None) is None:
+            return  # it was left behind in another loop
         if not alike:
             del self._running[one.seconds]
 
