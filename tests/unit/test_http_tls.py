@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,25 +11,16 @@ import pytest
 
 from rebound.adapters.producers.http import HttpProducer
 from rebound.ports import Receipt
-from tests.conftest import need
+from tests.certificates import sign
 from tests.receiver import OK, Receiver, failing, producing, task
 from tests.support import until
-
-
-def openssl(folder: Path, command: str) -> None:
-    subprocess.run([need("openssl"), *command.split()], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an authority, and what it signed for `localhost` and for nothing else."""
     folder = tmp_path_factory.mktemp("certificates")
-    (folder / "san").write_text("subjectAltName=DNS:localhost")
-    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-    openssl(folder, f"req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority -days 2")
-    openssl(folder, f"req {key} -keyout server.key -out server.csr -subj /CN=localhost")
-    sign = "-CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san"
-    openssl(folder, f"x509 -req -in server.csr -out server.pem {sign}")
+    sign(folder, "DNS:localhost", "server")
     return folder
 
 
