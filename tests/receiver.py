@@ -82,7 +82,7 @@ async def failing(producer: HttpProducer, one: Task) -> DeliveryError:
     return caught.value
 
 
-def answer(status: int, body: bytes = b"", **headers: str) -> bytes:
+def answer(status: int | str, body: bytes = b"", **headers: str) -> bytes:
     lines = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in headers.items())
     head = f"HTTP/1.1 {status} Whatever\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body

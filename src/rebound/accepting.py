@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import count
-from random import getrandbits, random
+from random import random
 from typing import TypeVar
 
 import msgspec
@@ -48,7 +49,7 @@ class Acceptance:
         self._policy = policy
         self._check = check
         self._terms = drafts.by_terms(self._checked)
-        self._instance = f"{getrandbits(48):x}."
+        self._instance = f"{os.urandom(6).hex()}."
         self._calls = count()
 
     def submission(self, draft: Draft, wait: float | None = None) -> Submission:

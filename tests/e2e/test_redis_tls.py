@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rebound import Config, Destination, Rebound, StoreUnavailable, Task
-from tests.conftest import need
+from tests.certificates import sign
 from tests.redis_servers import Node
-
-
-def openssl(folder: Path, command: str) -> None:
-    subprocess.run([need("openssl"), *command.split()], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an authority, and what it signed for a server and for a client."""
     folder = tmp_path_factory.mktemp("certificates")
-    (folder / "san").write_text("subjectAltName=IP:127.0.0.1")
-    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-    openssl(folder, f"req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority -days 2")
-    for name in ("server", "client"):
-        openssl(folder, f"req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}")
-        sign = "-CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san"
-        openssl(folder, f"x509 -req -in {name}.csr -out {name}.pem {sign}")
+    sign(folder, "IP:127.0.0.1", "server", "client")
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -88,6 +89,12 @@ def test_a_field_of_rebounds_own_is_refused_though_it_says_nothing(member: str) 
         drafts.of_json(
             b'{"source": "s", "destination": {"url": "http://a.test"}, %s}' % member.encode()
         )
+
+
+def test_a_member_of_an_enum_of_strings_is_the_string_that_it_equals() -> None:
+    word = StrEnum("Word", {"HELLO": "aGVsbG8="}).HELLO
+    draft = drafts.of_python(a_task(message_data=word, message_encoding="base64"))
+    assert (type(draft.data), draft.data, draft.value) == (str, "aGVsbG8=", "aGVsbG8=")
 
 
 def test_the_message_is_nobody_elses() -> None:

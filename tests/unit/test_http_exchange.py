@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -95,3 +97,19 @@ async def test_a_header_that_would_end_its_line_is_sent_to_nobody(receiver: Rece
             await exchange.ask("POST", URL(receiver.url()), {"A": value}, b"")
     assert receiver.connections == 0
     await exchange.close()
+
+
+async def test_the_dot_behind_a_host_is_for_the_name_server_and_not_for_the_receiver(
+    receiver: Receiver, producer: HttpProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    real = socket.getaddrinfo
+
+    def look_up(host: str, *values: Any, **named: Any) -> Any:
+        names.append(host)
+        return real("127.0.0.1", *values, **named)
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    await producer.send(task(f"http://api.test.:{receiver.port}/"))
+    assert {*names} == {"api.test."}  # without it, a list of domains to search would count
+    assert receiver.requests[0].headers["Host"] == f"api.test:{receiver.port}"

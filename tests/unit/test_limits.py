@@ -119,3 +119,25 @@ async def test_a_thousand_attempts_set_one_timer(
         with limits(FAR):
             await asyncio.sleep(0)
     assert len(timers) == 1
+
+
+def test_limits_are_kept_in_each_loop_that_they_are_used_in(limits: TimeLimits) -> None:
+    async def in_time() -> None:
+        with limits(0.01):
+            pass
+
+    asyncio.run(in_time())
+    asyncio.run(too_late(limits, 0.02))
+
+
+def test_what_a_loop_left_behind_holds_up_no_limit_of_the_next(limits: TimeLimits) -> None:
+    loop = asyncio.new_event_loop()
+    left = hang(limits, 0.001)
+    pending = loop.create_task(left)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    asyncio.run(too_late(limits, 0.01))
+    assert not pending.done()
+    left.close()
+    asyncio.run(too_late(limits, 0.01))

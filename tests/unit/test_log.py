@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -271,6 +273,16 @@ async def test_the_end_of_the_process_writes_what_waits(service: Writes) -> None
     assert len(service.each) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+async def test_what_waits_at_a_fork_is_written_once(service: Writes) -> None:
+    LogListener(OURS)(DELIVERED)
+    if (child := os.fork()) == 0:
+        os._exit(len(service.each))  # written by the parent, before
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    OURS.handlers[0].flush()
+    assert len(service.each) == 1
+
+
 async def test_lines_that_a_loop_left_behind_come_with_those_of_the_next(service: Writes) -> None:
     def in_a_loop() -> None:
         loop = asyncio.new_event_loop()
@@ -327,6 +339,12 @@ def test_filters_and_handlers_of_the_program_see_every_record(service: Writes, w
     LogListener(OURS)(DELIVERED)
     assert other.json[0]["task_id"] == "t1"
     assert len(service.each) == 1
+
+
+def test_a_logger_adapter_of_the_program_gets_every_event(lines: Lines) -> None:
+    listener: Any = LogListener
+    listener(logging.LoggerAdapter(lines.logger, {}))(DELIVERED)
+    assert [line["msg"] for line in lines.json] == ["task delivered"]
 
 
 def test_a_formatter_of_the_program_is_used(service: Writes) -> None:

@@ -131,7 +131,8 @@ def _come_back(task: Task) -> Draft | None:
         return None
     if not (key is UNSET or key is None or (type(key) is str and key.isascii())):
         return None
-    return Draft(terms, id_, key, message, data if type(data) is str else Raw(message), value)
+    # A member of a StrEnum is a string from here on.
+    return Draft(terms, id_, key, message, value if type(value) is str else Raw(message), value)
 
 
 def _bare(task: Task) -> Task:

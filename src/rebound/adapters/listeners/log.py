@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -35,7 +36,8 @@ class LogListener:
         if not logger.isEnabledFor(level):
             return
         # A service writes a line per delivery; a record that nobody sees is two thirds of its cost.
-        handler = logger.handlers[0] if logger.handlers else None
+        handlers = getattr(logger, "handlers", None)  # a LoggerAdapter has none
+        handler = handlers[0] if handlers else None
         if type(handler) is Lines and handler.stands_for(logger):
             handler.tell(level, event.kind, fields(event))
         else:
@@ -97,6 +99,8 @@ def configure(level: str, form: str) -> None:
     same form.
     """
     handler = Lines(sys.stderr, JsonFormatter() if form == "json" else TextFormatter())
+    if hasattr(os, "register_at_fork"):  # or parent and child would both write what waits
+        os.register_at_fork(before=handler.flush)
     ours = logging.getLogger("rebound")
     ours.setLevel(level.upper())
     ours.handlers = [handler]

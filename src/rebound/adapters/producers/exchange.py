@@ -81,7 +81,7 @@ class Exchange:
         closed meanwhile, ValueError for a header with a line break, or what aiohttp raises.
         """
         head = _head(method, url, headers)
-        origin = self._origin(url.scheme, url.host_port_subcomponent)
+        origin = self._origin(url.scheme, url.raw_authority)  # with the dot that ends a host
         connection = await self._connector.connect(origin, [], _NO_LIMIT)
         try:
             await asyncio.sleep(0)  # in which the loop sees that a kept connection has ended
@@ -99,7 +99,7 @@ class Exchange:
                 transport.write(body)
             while True:
                 message, content = await protocol.read()
-                if message.code >= 200 or message.code == 101:  # not an interim one
+                if message.code // 100 != 1 or message.code == 101:  # not an interim one
                     return Exchanged(connection, message.code, message.headers, content)
         except BaseException:
             _abort(connection)
@@ -120,9 +120,9 @@ def _head(method: str, url: URL, headers: Mapping[str, str]) -> bytes:
     return text.encode()
 
 
-def _origin(scheme: str, place: str | None) -> aiohttp.ClientRequest:
+def _origin(scheme: str, authority: str) -> aiohttp.ClientRequest:
     """Where to connect, as a connector wants to be told."""
-    url = URL(f"{scheme}://{place}", encoded=True)
+    url = URL(f"{scheme}://{authority}", encoded=True)
     return aiohttp.ClientRequest("GET", url, loop=asyncio.get_running_loop())
 
 

@@ -1,4 +1,4 @@
-"""Time limits of the attempts under way in one event loop, all on one timer."""
+"""Time limits of the attempts under way, all on one timer of the event loop."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class TimeLimits:
         self._running: dict[float, dict[TimeLimit, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __call__(self, seconds: float) -> TimeLimit:
         """For one `with`."""
@@ -26,7 +27,10 @@ class TimeLimits:
 
     def begin(self, one: TimeLimit) -> None:
         """From now on."""
-        at = asyncio.get_running_loop().time() + one.seconds
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # another has ended, and its timer rings for nobody any more
+            self._loop, self._running, self._timer, self._rings_at = loop, {}, None, math.inf
+        at = loop.time() + one.seconds
         alike = self._running.get(one.seconds)
         if alike is None:
             alike = self._running[one.seconds] = {}
@@ -36,8 +40,9 @@ class TimeLimits:
 
     def end(self, one: TimeLimit) -> None:
         """What it limits is over. The timer stays: it finds nothing, or sets itself anew."""
-        alike = self._running[one.seconds]
-        del alike[one]
+        alike = self._running.get(one.seconds)
+        if alike is None or alike.pop(one, None) is None:
+            return  # it was left behind in another loop
         if not alike:
             del self._running[one.seconds]
 
