@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 from rebound import Config, Destination, Rebound, Task
@@ -40,7 +41,7 @@ async def store(rebound: Rebound, tasks: Iterable[Task], at_once: int = 500) -> 
     left = iter(tasks)
 
     async def some() -> None:
-        while batch := [one for _, one in zip(range(at_once), left, strict=False)]:
+        while batch := list(islice(left, at_once)):
             await rebound.create_tasks(batch)
 
     await asyncio.gather(*(some() for _ in range(4)))

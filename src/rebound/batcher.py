@@ -65,11 +65,13 @@ class Batcher(Generic[Item, Result]):
         Raises StoreUnavailable where the buffer is full, Closed after `aclose`, or what the flush
         raised.
         """
+        return await self._put(items, sum(map(self._size, items)))
+
+    async def _put(self, items: Sequence[Item], size: int) -> list[Result]:
         if not items:
             return []
         if self._closed:
             raise Closed
-        size = self._size(items[0]) if len(items) == 1 else sum(map(self._size, items))
         if self._room_items < len(items) or self._room_bytes < size:
             raise StoreUnavailable("too many tasks are waiting for the store; try again")
         self._room_items -= len(items)
@@ -86,18 +88,19 @@ class Batcher(Generic[Item, Result]):
 
     async def put_many(self, items: Sequence[Item]) -> list[Result]:
         """Likewise any number of items, one portion after the other."""
-        if len(items) <= MAX_PORTION and sum(map(self._size, items)) <= self._max_portion:
-            return await self.put(items)
+        size = sum(map(self._size, items))
+        if len(items) <= MAX_PORTION and size <= self._max_portion:
+            return await self._put(items, size)
         results: list[Result] = []
         portion: list[Item] = []
         size = 0
         for item in items:
             if len(portion) >= MAX_PORTION or size >= self._max_portion:
-                results += await self.put(portion)
+                results += await self._put(portion, size)
                 portion, size = [], 0
             portion.append(item)
             size += self._size(item)
-        return results + await self.put(portion)
+        return results + await self._put(portion, size)
 
     async def aclose(self) -> None:
         """Flush what waits and take nothing more."""

@@ -118,9 +118,7 @@ class RedisStore:
     async def add(self, submissions: Sequence[Submission], /) -> Sequence[Stored]:
         replicas = self._replicas
         now, *answers = await self._run("add", *rows.added(submissions), replicas=replicas)
-        return [
-            Stored(_ADDED[answer - 1], rows.seconds(now + n)) for n, answer in enumerate(answers)
-        ]
+        return [Stored(_ADDED[answer - 1], (now + n) / 1e6) for n, answer in enumerate(answers)]
 
     async def claim(
         self,
