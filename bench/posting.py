@@ -71,7 +71,7 @@ async def open_loop(figures: Figures, port: int) -> None:
         await connection.ask(head.encode() + ONE)
         free.put_nowait(connection)
 
-    times = await on_schedule(OPEN_LOOP, 2.5, post)
+    times = await on_schedule(OPEN_LOOP, 5, post)
     while not free.empty():
         free.get_nowait().transport.close()
     figures.add("POST /tasks: p99", percentile(times, 0.99))
