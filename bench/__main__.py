@@ -60,9 +60,10 @@ async def fill(url: str, count: int) -> None:
 
 
 async def taking(figures: Figures, on: Ground) -> None:
-    await limit.evalsha(figures, on.other)
+    await limit.pipelined(figures, on.other)
+    await create.alone(figures, on.small)
+    await create.alone_among(figures, on.full, FULL)
     for url, what in ((on.small, ""), (on.full, FULL)):
-        await create.alone(figures, url, what)
         await create.many(figures, url, what)
         await create.batches(figures, url, what)
     await create.unlike(figures, on.small)

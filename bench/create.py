@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from bench.figures import Figures
+from bench.limit import bare
 from bench.machine import LATER, NOWHERE, on_schedule, percentile, rate, store, submitting, task
 from rebound import Destination, Task
 
+CALLS, TURNS = 5_000, 10
+"""Tasks of the one caller, and by how many turns."""
 COUNT = 40_000
 """Tasks that are stored in batches."""
 
@@ -19,15 +22,32 @@ def later(n: int = 0, lanes: int = 1) -> Task:
     return task(delay=LATER, lane=f"lane{n % lanes}")
 
 
-async def alone(figures: Figures, url: str, what: str = "") -> None:
-    """One caller that waits for each answer; then one that has to begin a thousand a second."""
+async def alone(figures: Figures, url: str) -> None:
+    """One caller that waits for each answer, by turns with redis-py alone; then one that has to
+    begin a thousand a second."""
+    async with submitting(url, "bench") as rebound, bare(url, CALLS) as theirs:
+
+        async def ours() -> None:
+            await rebound.create_task(later())
+
+        await rate(300, 1, ours)
+        seconds = [0.0, 0.0]
+        for _ in range(TURNS):
+            for who, call in enumerate((theirs, ours)):
+                each = CALLS // TURNS
+                seconds[who] += each / await rate(each, 1, call)
+        for name, took in zip(("bare EVALSHA", "create"), seconds, strict=True):
+            figures.add(name, CALLS / took)
+        gc.collect()  # of what was measured before; a program has garbage of its own only
+        times = await on_schedule(1_000, 6, ours, exact=True)
+        figures.add("create: p99", percentile(times, 0.99))
+
+
+async def alone_among(figures: Figures, url: str, what: str) -> None:
+    """The same caller, where a million wait."""
     async with submitting(url, "bench") as rebound:
         await rate(300, 1, lambda: rebound.create_task(later()))
-        figures.add(f"create{what}", await rate(5_000, 1, lambda: rebound.create_task(later())))
-        if not what:
-            gc.collect()  # of what was measured before; a program has garbage of its own only
-            times = await on_schedule(1_000, 6, lambda: rebound.create_task(later()), exact=True)
-            figures.add("create: p99", percentile(times, 0.99))
+        figures.add(f"create{what}", await rate(CALLS, 1, lambda: rebound.create_task(later())))
 
 
 async def many(figures: Figures, url: str, what: str = "", lanes: int = 1) -> None:

@@ -8,10 +8,11 @@ are the processes that `make bench` measures beside `rebound work` and `rebound 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -49,27 +50,32 @@ for i = 1, #ARGV, 2 do
 end
 """
 PREFIX = "{limit}:"
+_NUMBERS = itertools.count()
 _BODY = msgspec.json.encode(task(delay=LATER, lane="lane0"))
 
 
-async def evalsha(figures: Figures, url: str) -> None:
-    """The script of `create_task` with ready arguments, by redis-py alone."""
-    client = redis.asyncio.Redis.from_url(url)
-    await client.script_load(ADD.text)
-    numbers = itertools.count()
+@contextlib.asynccontextmanager
+async def bare(url: str, count: int) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """What does by redis-py alone, with ready arguments, what `create_task` does; `count` times."""
+    async with redis.asyncio.Redis.from_url(url) as client:
+        await client.script_load(ADD.text)
+        calls = iter(list(_ready(count, 1)))
+        yield lambda: client.evalsha(*next(calls))
 
-    def ready(scripts: int, tasks: int) -> Iterator[list[Any]]:
-        for _ in range(scripts):
-            these = [_submission(f"{next(numbers):036}") for _ in range(tasks)]
-            yield [ADD.sha, 1, "{limit:0}:", 0, *rows.added(these)]
 
-    one = list(ready(5_000, 1))
-    figures.add("bare EVALSHA", await _paced(client, one, 1, 1))
-    many = list(ready(20_000, 1))
-    figures.add("pipelined EVALSHA", await _paced(client, many, 64, 1))
-    large = list(ready(80, 500))
-    figures.add("EVALSHA of 500", 500 * await _paced(client, large, 1, 2))
-    await client.aclose()
+async def pipelined(figures: Figures, url: str) -> None:
+    """The script of `create_task` with ready arguments, by redis-py alone, many sent together."""
+    async with redis.asyncio.Redis.from_url(url) as client:
+        await client.script_load(ADD.text)
+        many, large = list(_ready(20_000, 1)), list(_ready(80, 500))
+        figures.add("pipelined EVALSHA", await _paced(client, many, 64, 1))
+        figures.add("EVALSHA of 500", 500 * await _paced(client, large, 1, 2))
+
+
+def _ready(scripts: int, tasks: int) -> Iterator[list[Any]]:
+    for _ in range(scripts):
+        these = [_submission(f"{next(_NUMBERS):036}") for _ in range(tasks)]
+        yield [ADD.sha, 1, "{limit:0}:", 0, *rows.added(these)]
 
 
 async def _paced(
