@@ -22,8 +22,8 @@ from rebound.domain.explaining import ENGINE_FIELDS
 from rebound.domain.reading import from_json
 from rebound.domain.task import Task
 
-MOST: Final = 1024
-"""Terms that are remembered."""
+MOST: Final = 16_384
+"""Terms that are remembered: 17 MB where there are so many."""
 LONGEST: Final = 1024
 """Bytes of terms that are worth remembering."""
 
