@@ -227,3 +227,19 @@ def test_the_digest_is_that_of_the_releases_before() -> None:
     )  # fmt: skip
     assert meaning.digest(one).hex() == "c5ce80f5bf582ba561089feafac6fc2e"
     assert meaning.digest(other).hex() == "53b054697c8cb30cb6ca335d3e4b2c8e"
+
+
+def test_ten_thousand_terms_are_remembered_and_of_long_ones_fewer() -> None:
+    asked: list[bytes] = []
+
+    def find(terms: bytes) -> bytes:
+        asked.append(terms)
+        return terms
+
+    known = drafts.by_terms(find)
+    for terms in [b"%0100d" % n for n in range(10_000)] * 2:
+        known(terms)
+    assert len(asked) == 10_000
+    for terms in [b"%01000d" % n for n in range(10_000)] * 2:
+        known(terms)
+    assert len(asked) == 30_000

@@ -22,8 +22,9 @@ from rebound.domain.explaining import ENGINE_FIELDS
 from rebound.domain.reading import from_json
 from rebound.domain.task import Task
 
-MOST: Final = 16_384
-"""Terms that are remembered: 17 MB where there are so many."""
+ROOM: Final = 8 * 1024 * 1024
+"""Bytes that are remembered of terms, each with OVERHEAD: 10,000 destinations and more."""
+OVERHEAD: Final = 300
 LONGEST: Final = 1024
 """Bytes of terms that are worth remembering."""
 
@@ -65,15 +66,19 @@ class Draft(Struct, frozen=True, gc=False):  # what is in it is JSON, and that h
 def by_terms(find: Callable[[bytes], Known]) -> Callable[[bytes], Known]:
     """`find`, which remembers what it returned for terms: nobody may change that."""
     known: dict[bytes, Known] = {}
+    taken = 0
 
     def found(terms: bytes) -> Known:
+        nonlocal taken
         one = known.get(terms)
         if one is None:
             one = find(terms)
             if len(terms) <= LONGEST:
-                if len(known) >= MOST:
+                if taken >= ROOM:
                     known.clear()  # what is used often is soon there again
+                    taken = 0
                 known[terms] = one
+                taken += OVERHEAD + 3 * len(terms)  # they stand in what follows from them too
         return one
 
     return found
