@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -26,6 +29,18 @@ class Got(NamedTuple):
     peer: int
     """Port of the sender, which tells whose process it was."""
     transport: asyncio.Transport
+
+    def sent_by(self, pid: int) -> bool:
+        """True where the connection that it came over is one of process `pid`."""
+        lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        ours = (f[9] for f in lines if int(f[1].rpartition(":")[2], 16) == self.peer)
+        sockets = {f"socket:[{inode}]" for inode in ours}
+        with contextlib.suppress(OSError):
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(descriptor) in sockets:
+                        return True
+        return False
 
 
 Answer = Callable[[Got], Awaitable[bytes | None]]

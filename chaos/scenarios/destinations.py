@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import Process
@@ -109,7 +106,7 @@ async def message_kills_workers(stage: Stage) -> None:
 
     async def kill(got: Got) -> None:
         for worker in workers:
-            if worker.alive and holds(worker.pid, got.peer):
+            if worker.alive and got.sent_by(worker.pid):
                 worker.kill()
                 await stage.fault()
 
@@ -146,18 +143,6 @@ async def message_kills_workers(stage: Stage) -> None:
     stage.notes.append(
         f"{sum(g.path == '/killer' for g in stage.receiver.got)} workers died of two"
     )
-
-
-def holds(pid: int, port: int) -> bool:
-    """True where process `pid` has the TCP connection whose local port is `port`."""
-    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    sockets = {f"socket:[{f[9]}]" for f in lines if int(f[1].rpartition(":")[2], 16) == port}
-    with contextlib.suppress(OSError):
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if os.readlink(descriptor) in sockets:
-                    return True
-    return False
 
 
 SCENARIOS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.load import mixed
-from chaos.receiver import slow
+from chaos.receiver import OK, Got, slow
 from chaos.stage import Scenario, Stage
 
 RATE = 500
@@ -132,25 +132,42 @@ def logged_at(log: str) -> float:
 
 
 async def worker_frozen(stage: Stage) -> None:
-    """SIGSTOP of one of two workers past its leases, then SIGCONT: what it had is delivered by the
-    other, and what it settles then changes nothing."""
+    """SIGSTOP of one of two workers in the middle of an attempt, past its lease, then SIGCONT: what
+    it had is delivered by the other, and what it settles then changes nothing."""
     stage.settings["LEASE"] = "3s"
     rounds = stage.rounds(8, 2)
     await stage.service.serve("serve --no-worker")
     workers = stage.work(2, LOG_LEVEL="info")
     await stage.at_work(*workers)
-    load = stage.load(mixed(stage.receiver))
+    victims: list[int] = []
+    make = mixed(stage.receiver)
+
+    async def freeze(got: Got) -> bytes:
+        for pid in [pid for pid in victims if got.sent_by(pid)]:
+            os.kill(pid, signal.SIGSTOP)
+            victims.remove(pid)
+        return OK
+
+    def some_freeze(n: int) -> dict[str, Any]:
+        task = make(n)
+        if n % 10 == 0:
+            task["destination"]["url"] = stage.receiver.url("/freezing", 99)
+        return task
+
+    stage.receiver.answers["/freezing"] = freeze
+    load = stage.load(some_freeze)
     loading = asyncio.create_task(load.run(stage.rate(200), rounds * 7.5))
     for n in range(rounds):
         await asyncio.sleep(1 + stage.random.random())
         pid = workers[n % 2].pid
-        os.kill(pid, signal.SIGSTOP)
+        victims.append(pid)
+        stage.check(await stage.until(lambda: not victims, 10), "a worker had no attempt")
         await stage.fault()
         await asyncio.sleep(5)
         os.kill(pid, signal.SIGCONT)
     await loading
     lost = sum(worker.logged().count('"lease lost"') for worker in workers)
-    stage.check(lost > 0, "no frozen worker had an attempt under way")
+    stage.check(lost >= rounds, f"of {rounds} frozen attempts only {lost} lost their lease")
     stage.notes.append(f"{lost} times a lease was lost")
 
 
