@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,8 @@ class FarStore:
         self.breaks: dict[str, Callable[[Any], bool]] = {}
         """These raise another error where their first argument is such."""
         self.calls: list[str] = []
+        self.under_way: Counter[str] = Counter()
+        """How many there are of each now: time that passes in a claim makes its tasks late."""
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.behind, name)
@@ -112,13 +115,17 @@ class FarStore:
 
         async def call(*values: Any, **named: Any) -> Any:
             self.calls.append(name)
-            if name in self.slow:
-                await self.slow[name].wait()
-            if name in self.away:
-                raise StoreUnavailable("the store is away")
-            if name in self.breaks and self.breaks[name](values[0]):
-                raise ValueError(f"{name} broke")
-            return await method(*values, **named)
+            self.under_way[name] += 1
+            try:
+                if name in self.slow:
+                    await self.slow[name].wait()
+                if name in self.away:
+                    raise StoreUnavailable("the store is away")
+                if name in self.breaks and self.breaks[name](values[0]):
+                    raise ValueError(f"{name} broke")
+                return await method(*values, **named)
+            finally:
+                self.under_way[name] -= 1
 
         return call
 

@@ -70,7 +70,7 @@ async def test_an_attempt_whose_lease_another_worker_took_is_cancelled_and_chang
     await engine.submit(task("a"))
     far.slow["extend"] = asyncio.Event()
     worker = start(lease=0.03)
-    await until(lambda: receiver.under_way and "extend" in far.calls)
+    await until(lambda: receiver.under_way and far.under_way["extend"] and not far.under_way["claim"])
     far.slow["claim"] = asyncio.Event()
     clock.advance(1)
     (others,) = await claimed(far.behind)
@@ -90,7 +90,7 @@ async def test_an_outcome_that_comes_after_the_lease_was_lost_is_told_and_droppe
     receiver.answers = [gate]
     await engine.submit(task("a"))
     start()
-    await until(lambda: receiver.under_way)
+    await until(lambda: receiver.under_way and not far.under_way["claim"])
     far.slow["claim"] = asyncio.Event()
     clock.advance(61)
     (others,) = await claimed(far.behind)
@@ -109,7 +109,7 @@ async def test_a_lease_that_expired_here_is_claimed_here_again_and_delivered_onc
     await engine.submit(task("a"))
     far.away = {"extend"}
     worker = start()
-    await until(lambda: receiver.under_way)
+    await until(lambda: receiver.under_way and not far.under_way["claim"])
     clock.advance(61)
     worker.wake()
     after = await ended(engine, "a")
