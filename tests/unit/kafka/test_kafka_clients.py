@@ -144,6 +144,7 @@ async def test_the_thread_outlives_whatever_polling_raises(
         return poll(seconds)
 
     monkeypatch.setattr(client, "poll", breaks_once)
+    await until(lambda: logged)
     await producer.send(to())
     assert logged == ["polling Kafka failed; trying again"]
 
