@@ -108,6 +108,7 @@ async def test_a_second_signal_ends_at_once(service: Service, receiver: Receiver
     assert process.process.returncode == 1
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)  # 40 s; on Redis in `make chaos`
 async def test_a_message_that_kills_its_worker_ends_as_crashed_and_its_neighbours_arrive(
     service: Service, receiver: Receiver
 ) -> None:
