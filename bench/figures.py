@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import ItemsView
 from statistics import median
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+PACED: Final = ("tasks/s", "records/s", "ms", "s")
+"""Units of what a slower machine does more slowly."""
 
 
 class Figures:
@@ -46,6 +49,13 @@ class Target(NamedTuple):
     most: float | None = None
     beside: str = ""
     """With it `least` and `most` are of the ratio to this figure."""
+
+    def at(self, pace: float) -> Target:
+        """The same on a machine that does `pace` of what the reference does in a second."""
+        if self.beside or self.unit not in PACED:
+            return self
+        least, most = self.least, self.most
+        return self._replace(least=least and least * pace, most=most and most / pace)
 
     def judge(self, figures: Figures) -> Verdict:
         values = figures.of(self.figure)

@@ -12,7 +12,7 @@ from bench import peers, report
 from bench.arrivals import Arrivals
 from bench.figures import Figures, Target
 from bench.sink import sink
-from bench.targets import MISSED, targets
+from bench.targets import MISSED, REFERENCE, targets
 
 SINKS = ["python", "nginx"] if shutil.which("nginx") else ["python"]
 
@@ -51,11 +51,31 @@ def test_a_target_is_judged_by_the_median_of_the_rounds() -> None:
     assert Target("row", "ours", "tasks/s").judge(figures).met
 
 
-def test_every_row_that_is_known_to_be_missed_is_a_row() -> None:
+def measured(pace: float) -> Figures:
+    """What the targets are made of, by a machine that does so much of what the reference does."""
     figures = Figures()
     for name in peers.PEERS:
         figures.add(f"deliver, {name}", 1.0)
-    assert set(MISSED) <= {target.row for target in targets(figures)}
+    for name, a_second in REFERENCE.items():
+        figures.add(name, a_second * pace)
+    return figures
+
+
+def test_every_row_that_is_known_to_be_missed_is_a_row() -> None:
+    assert set(MISSED) <= {target.row for target in targets(measured(1))}
+
+
+def test_a_slower_machine_has_lower_targets_in_seconds_and_a_faster_one_no_higher() -> None:
+    there, slower, faster = (targets(measured(pace)) for pace in (1, 0.5, 2))
+    assert faster == there
+    for before, after in zip(there, slower, strict=True):
+        if before.beside or before.unit in ("MB", "B/task", "ms early"):
+            assert after == before
+        else:
+            assert (after.least, after.most) == (
+                before.least and before.least / 2, before.most and before.most * 2,
+            )  # fmt: skip
+    assert {t.unit for t in there if t not in slower} == {"tasks/s", "records/s", "ms", "s"}
 
 
 @pytest.mark.parametrize("folder", sorted({peer.folder for peer in peers.PEERS.values()}))

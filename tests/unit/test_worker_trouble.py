@@ -70,7 +70,7 @@ async def test_an_attempt_whose_lease_another_worker_took_is_cancelled_and_chang
     await engine.submit(task("a"))
     far.slow["extend"] = asyncio.Event()
     worker = start(lease=0.03)
-    await until(lambda: receiver.under_way and far.under_way["extend"] and not far.under_way["claim"])
+    await until(lambda: far.under_way["extend"] and not far.under_way["claim"])
     far.slow["claim"] = asyncio.Event()
     clock.advance(1)
     (others,) = await claimed(far.behind)
