@@ -99,7 +99,7 @@ async def _paced(
 
 def _submission(id_: str) -> Submission:
     fields = task(delay=LATER, lane="lane0", id=id_).accepted()
-    return Submission(fields, LATER, _BODY, bytes(16), "0.0")
+    return Submission(fields, LATER, _BODY, bytes(16), "0.0", fields.queue)
 
 
 async def fill(url: str, destination: str, message: object, count: int) -> None:

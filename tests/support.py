@@ -36,6 +36,7 @@ def submission(one: Task, *, delay: float | None = None, nonce: str | None = Non
         msgspec.json.encode(replace(checked, id="", attempt=0)),
         meaning.digest(checked),
         nonce or f"n{next(_nonces)}",
+        accepted.queue,
     )
 
 

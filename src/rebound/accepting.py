@@ -17,7 +17,6 @@ from rebound.domain import drafts, meaning
 from rebound.domain.destination import Destination
 from rebound.domain.drafts import Draft
 from rebound.domain.errors import ValidationError
-from rebound.domain.meaning import Meaning
 from rebound.domain.task import Task
 from rebound.ids import uuid7
 from rebound.ports import Submission
@@ -35,7 +34,9 @@ class Terms(Struct, frozen=True):
     """Seconds until it is first due, where that is no matter of chance."""
     body: bytes
     """Of a submission, up to key and message."""
-    meaning: Meaning
+    meaning: bytes
+    """Their part of the digest."""
+    queue: str
     is_text: bool
     """The message is sent as it is, not decoded."""
     shares: bool
@@ -71,8 +72,9 @@ class Acceptance:
             task,
             wait,
             b'%b%b,"message_data":%b}' % (terms.body, own_key, message),
-            terms.meaning.digest(message, id_ if key is UNSET else key),
+            meaning.of_whole(terms.meaning, id_ if key is UNSET else key, message),
             f"{self._instance}{next(self._calls):x}",
+            terms.queue,
         )
 
     def _known(self, draft: Draft) -> Terms:
@@ -99,7 +101,8 @@ class Acceptance:
             accepted,
             None if by_chance else accepted.first_wait(0.0, self._policy.strategies),
             text[:-1],
-            meaning.of(task),
+            meaning.of_terms(task),
+            accepted.queue,
             task.message_encoding == "text",
             _shares(task),
         )

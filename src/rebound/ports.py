@@ -49,6 +49,8 @@ class Submission(NamedTuple):
     """Sixteen bytes, equal for the same content."""
     nonce: str
     """Of this call: a repeat after a lost reply answers `created` again."""
+    queue: str
+    """The task's."""
 
 
 class Claimed(NamedTuple):

@@ -40,7 +40,7 @@ def add(db: apsw.Connection, submission: Submission, now: float) -> Added:
         ON CONFLICT (id) DO NOTHING""",
         (
             task.id, submission.body, None if fresh else records.progress(task),
-            str(task.state), task.queue, task.is_priority, digest, submission.nonce,
+            str(task.state), submission.queue, task.is_priority, digest, submission.nonce,
             now, now, due, None,
         ),
     )  # fmt: skip
@@ -50,7 +50,7 @@ def add(db: apsw.Connection, submission: Submission, now: float) -> Added:
             return Added.DIFFERENT
         return Added.CREATED if known[1] == submission.nonce else Added.SAME
     if due is not None:
-        lower(db, task.queue, task.place.served_by, due, task.is_priority)
+        lower(db, submission.queue, task.place.served_by, due, task.is_priority)
     return Added.CREATED
 
 
