@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,17 @@ async def test_the_kafka_example_prints_what_its_page_shows(
 ) -> None:
     shown = await printed_by(KAFKA, clone, KAFKA_BROKERS=kafka_broker.bootstrap)
     assert without_times(shown) == without_times(SHOWN[KAFKA].output)
+
+
+def test_an_example_that_lacks_a_package_says_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "aiosmtpd.py").write_text("raise ModuleNotFoundError")
+    done = subprocess.run(
+        [BIN / "python", FOLDER / "02-email-service" / "main.py"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        1, "This example plays a mail server: pip install aiosmtpd\n"
+    )  # fmt: skip

@@ -12,9 +12,12 @@ from email.message import EmailMessage
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
-
 from rebound import Config, Destination, Rebound, Reject, Retry, Task
+
+try:
+    from aiosmtpd.smtp import SMTP, Envelope, Session
+except ModuleNotFoundError:
+    raise SystemExit("This example plays a mail server: pip install aiosmtpd") from None
 
 STARTED = time.monotonic()
 

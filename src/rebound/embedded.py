@@ -64,6 +64,8 @@ class Rebound:
         self._crew: Crew | None = None
         self._closed = False
         self._starting = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.any_loop = False
         self.draining = False
 
     def handler(self, name: str) -> Callable[[Function], Function]:
@@ -109,6 +111,7 @@ class Rebound:
         for warning in warnings:
             self.engine.emit(Event("store not durable", detail=warning))
         self.engine.closed = False
+        self._loop = asyncio.get_running_loop()
         if self._with_worker:
             self._crew = Crew(self.engine, self._budgets(), self.config.clock or time.monotonic)
             self._crew.start()
@@ -187,6 +190,7 @@ class Rebound:
         DuplicateTask (same id, other content), StoreUnavailable or Closed.
         """
         draft = drafts.of_python(task)
+        self._require_open()
         return _answered(await self.engine.submit(draft), draft)
 
     async def create_tasks(self, tasks: Iterable[Task]) -> list[Task]:
@@ -200,6 +204,7 @@ class Rebound:
                 checked.append(drafts.of_python(task))
             except ValidationError as error:
                 checked.append(error)
+        self._require_open()
         stored = []
         for draft, result in zip(checked, await self.engine.submit_many(checked), strict=True):
             if isinstance(result, ReboundError):
@@ -253,6 +258,15 @@ class Rebound:
     def _require_open(self) -> None:
         if self.engine.closed:
             raise Closed
+        loop, own = asyncio.get_running_loop(), self._loop
+        if loop is not own and not self.any_loop:
+            ended = own is None or own.is_closed()
+            if not ended or self._crew is not None or self.config.store_kind != "sqlite":
+                raise ReboundError(
+                    "this Rebound was started in another event loop and works only there; start"
+                    " one in each, or use SyncRebound"
+                )
+            self._loop = loop
 
 
 def _answered(submitted: Submitted, draft: Draft) -> Task:

@@ -130,8 +130,11 @@ def url_of(server: socket.socket) -> str:
 
 def print_line(text: str) -> None:
     """The first line of a process: version, store and address."""
-    sys.stdout.write(f"rebound {__version__} · {text}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"rebound {__version__} · {text}\n")
+        sys.stdout.flush()
+    except OSError:  # such as a full disk: no reason not to work, and not to be tried once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def until_signal() -> asyncio.Event:

@@ -131,6 +131,11 @@ async def test_file_that_may_only_be_read_ends_the_start_also_after_a_crash(
     assert ended.stderr == f"rebound: {path} cannot be opened for writing\n"
 
 
+async def test_file_whose_name_is_no_utf_8_ends_the_start(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnusable, match="cannot be opened for writing"):
+        await SqliteStore(str(tmp_path / "\udcff.db")).open()
+
+
 async def test_file_damaged_behind_its_first_page_ends_the_start(
     store: SqliteStore, path: Path
 ) -> None:

@@ -82,6 +82,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("serve", "--store-url", "sqlite:///a.db", "--redis-db", "1"),
         ("plan", "--base-delay", "0"),
         ("plan", "--jitter", "2"),
+        ("plan", "--jitter", "nan"),
+        ("plan", "--factor", "inf"),
         ("plan", "--strategy", "magic"),
         ("submit", "no-such-file", *STORE),
         ("serve", "--environment", "prod", "--http-host", "0.0.0.0"),
@@ -106,6 +108,52 @@ def test_a_bad_variable_is_one_line_and_exit_code_2(
     monkeypatch.setenv("REBOUND_LEASE", "0s")
     assert run("serve") == 2
     assert capsys.readouterr().err.startswith("rebound: LEASE: is '0s', must be a duration")
+
+
+def test_what_a_command_does_not_take_is_named_without_its_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("show", "a", "b") == 2
+    assert capsys.readouterr().err == "rebound: show does not take b; see rebound show --help\n"
+    assert run("serve", "--redis-pasword=hush") == 2
+    assert "hush" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("plan >&-", 0, ""),
+        ("plan >/dev/full", 1, "rebound: no space left on device\n"),
+        ("submit - <&-", 2, "rebound: -: stdin is closed\n"),
+    ],
+)
+def test_closed_and_full_streams_are_no_traceback(line: str, code: int, said: str) -> None:
+    shell = f'exec "{sys.executable}" -m rebound {line}'
+    done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_service_whose_first_line_nobody_takes_goes_on() -> None:
+    source = "from rebound.service import print_line; print_line('x')"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-c", source], stdout=full, check=False)
+    assert done.returncode == 0
+
+
+def test_an_error_does_not_go_to_stdout_where_stderr_is_closed() -> None:
+    shell = f'exec "{sys.executable}" -m rebound plan --max-retries 101 2>&-'
+    done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("argv", [("show", "\udcff"), ("list", "--source", "\udcff")])
+def test_an_argument_that_is_no_utf_8_is_one_line(
+    argv: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submitted(folder, "a")
+    capsys.readouterr()
+    assert run(*argv, *STORE) in (1, 2)
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 # -- submit ----------------------------------------------------------------------------------

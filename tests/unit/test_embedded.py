@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from rebound import Config, Destination, Rebound, Task
-from rebound.domain.errors import Closed, ValidationError
+from rebound.domain.errors import Closed, ReboundError, ValidationError
 
 
 @pytest.fixture
@@ -66,6 +66,29 @@ async def test_close_leaves_no_thread_though_calls_are_under_way(config: Config)
     await asyncio.gather(*calls, return_exceptions=True)
     assert set(threading.enumerate()) == threads
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_another_loop_is_refused_and_disturbs_nothing(config: Config) -> None:
+    for worker in (True, False):
+        async with Rebound(config, worker=worker) as rebound:
+            for call in (
+                lambda: rebound.create_task(a_task()),
+                lambda: rebound.create_tasks([a_task()]),
+                rebound.find,
+            ):
+                with pytest.raises(ReboundError, match="started in another event loop"):
+                    await asyncio.to_thread(lambda call=call: asyncio.run(call()))
+            await rebound.create_task(a_task())
+            assert await rebound.find(limit=1)
+
+
+def test_one_loop_after_the_other_may_submit_to_a_file(config: Config) -> None:
+    rebound = Rebound(config, worker=False)
+    asyncio.run(rebound.start())
+    for _ in range(2):
+        asyncio.run(rebound.create_task(a_task()))
+    assert len(asyncio.run(rebound.find()).tasks) == 2
+    asyncio.run(rebound.close())
 
 
 async def test_neither_side_sees_what_the_other_does_to_a_message_afterwards(

@@ -100,6 +100,13 @@ async def test_whatever_ends_a_leg_is_a_step_and_the_dead_letter_follows(
     assert kit.timeline("order-1") == steps
 
 
+async def test_a_long_retry_after_is_sent_in_full_and_obeyed_for_a_day(kit: Kit) -> None:
+    kit.script(HOOK, Answer(429, retry_after=1_000_000), 200)
+    await kit.rebound.create_task(order(delay=0))
+    await kit.fast_forward("2d")
+    assert kit.timeline("order-1") == [(0, 429), (DAY, 200)]
+
+
 async def test_a_dead_letter_that_nobody_takes_is_tried_for_seven_days(kit: Kit) -> None:
     kit.script(HOOK, 500)
     kit.script(DEAD, 500)

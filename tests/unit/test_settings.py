@@ -351,6 +351,7 @@ def test_strategies_of_the_program_come_beside_the_built_in_ones() -> None:
     assert {"exponential", "slow"} <= set(config.all_strategies)
     assert refusal(strategies={"linear": print}).field == "strategies"
     assert refusal(strategies={"mine": 5}).field == "strategies"
+    assert refusal(strategies=5).field == "strategies"
 
 
 def test_an_embedded_program_reads_only_prefixed_variables() -> None:

@@ -159,6 +159,8 @@ def _one(text: bytes) -> bytes:
 
 
 def _read(name: str) -> bytes:
+    if name == "-" and sys.stdin is None:
+        raise ValidationError("-: stdin is closed")
     try:
         return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 60.0
 """Seconds that a running service has for one answer."""
 JSON: Final = "application/json"
+AS_GIVEN: Final = "surrogateescape"
+"""How arguments come back to bytes, which need not be UTF-8; the API says what is wrong."""
 MAX_TASKS: Final = 1000
 MAX_CHUNK: Final = 4 * 1024 * 1024
 """Bytes of one batch, unless a single task has more."""
@@ -73,7 +75,7 @@ class Desk:
 
     async def page(self, wanted: Mapping[str, object]) -> tuple[list[dict[str, Any]], str | None]:
         """Tasks, newest first, and the cursor of the next page."""
-        answer = await self._call("GET", f"/tasks?{urlencode(wanted)}")
+        answer = await self._call("GET", f"/tasks?{urlencode(wanted, errors=AS_GIVEN)}")
         return answer["tasks"], answer["next_cursor"]
 
     async def replay(self, id_: str) -> str:
@@ -206,7 +208,7 @@ def _is_base(url: str) -> bool:
 
 
 def _part(id_: str) -> str:
-    return quote(id_, safe="")
+    return quote(id_, safe="", errors=AS_GIVEN)
 
 
 def _shown(url: str) -> str:

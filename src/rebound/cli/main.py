@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from rebound import __version__
-from rebound.domain.durations import seconds
+from rebound.cli import read
 from rebound.domain.errors import ReboundError, ValidationError
 from rebound.settings import SETTINGS
-from rebound.settings.readers import Setting, whole
+from rebound.settings.readers import Setting
 from rebound.settings.table import default_in_words
 
 if TYPE_CHECKING:
@@ -29,9 +29,12 @@ STORE_SETTINGS: Final = frozenset(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; answers the exit code: 0, 2 for bad input, 1 for everything else."""
-    args = _parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    _open_streams()
+    args, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        first = unknown[0].partition("=")[0]  # what follows may be a secret
+        said = f"{args.command} does not take {first}"
+        return _complain(f"{said}; see rebound {args.command} --help", 2)
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -42,10 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, 1)
     except KeyboardInterrupt:
         return 1
-    except BrokenPipeError:
-        # Whoever reads stdout has seen enough; the interpreter must not flush it once more.
+    except OSError as error:
+        # Stdout takes no more, and the interpreter must not flush it once again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+        if isinstance(error, BrokenPipeError):  # whoever reads it has seen enough
+            return 1
+        return _complain((error.strerror or str(error)).lower(), 1)
 
 
 # -- commands --------------------------------------------------------------------------------
@@ -130,6 +135,15 @@ def _leave_on_signal() -> None:
         signal.signal(number, lambda *_: sys.exit(0))
 
 
+def _open_streams() -> None:
+    """Let what is closed lead nowhere; and print what stdout has no letter for as `?`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def _complain(error: object, code: int) -> int:
     print(f"rebound: {' '.join(str(error).split())}", file=sys.stderr)
     return code
@@ -168,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         " seconds); the last one repeats (default 200)",
     )  # fmt: skip
     receiver.add_argument(
-        "--port", type=_port, default=9000, help="0 = any free one (default 9000)"
+        "--port", type=read.port, default=9000, help="0 = any free one (default 9000)"
     )
     return parser
 
@@ -240,40 +254,15 @@ def _help(setting: Setting[Any, Any]) -> str:
 
 
 def _add_policy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base-delay", type=_duration, default=10.0, help="default 10s")
+    parser.add_argument("--base-delay", type=read.duration, default=10.0, help="default 10s")
     parser.add_argument("--max-retries", type=int, default=5, help="attempts (default 5)")
     parser.add_argument("--strategy", help="exponential (default), linear, fixed or schedule")
-    parser.add_argument("--factor", type=float, help="of the exponential strategy (default 2)")
-    parser.add_argument("--max-delay", type=_duration, help="longest delay (default 7d)")
-    parser.add_argument("--jitter", type=_jitter, help="none (default), full, equal, or 0 to 1")
-    parser.add_argument("--schedule", type=_durations, help="delays, such as 1,5,1m")
-    parser.add_argument("--delay", type=_duration, help="replaces the first wait")
+    parser.add_argument("--factor", type=read.number, help="of exponential (default 2)")
+    parser.add_argument("--max-delay", type=read.duration, help="longest delay (default 7d)")
+    parser.add_argument("--jitter", type=read.jitter, help="none (default), full, equal, or 0 to 1")
+    parser.add_argument("--schedule", type=read.durations, help="delays, such as 1,5,1m")
+    parser.add_argument("--delay", type=read.duration, help="replaces the first wait")
     parser.add_argument("--failures", type=int, default=0, help="that happened before Rebound")
-
-
-def _port(text: str) -> int:
-    try:
-        return whole(0, 65535)(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
-
-
-def _duration(text: str) -> float:
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _durations(text: str) -> list[float]:
-    return [_duration(part) for part in text.split(",")]
-
-
-def _jitter(text: str) -> str | float:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _new(

@@ -238,6 +238,8 @@ def spoken(duration: float) -> str:
 
 def check_strategies(strategies: Mapping[str, Strategy]) -> None:
     """Raise ValidationError unless each is a function under a name that is free."""
+    if not isinstance(strategies, Mapping):
+        raise ValidationError("strategies: must be functions by name", field="strategies")
     for name, strategy in strategies.items():
         if not isinstance(name, str) or not 1 <= len(name) <= 255 or name in STRATEGIES:
             allowed = "must be of 1 to 255 characters and no built-in one"

@@ -61,6 +61,7 @@ class Kit:
         self._steps: dict[str, list[Step]] = {}
         self._told = config.on_event
         self.rebound = Rebound(_apart(config, self.clock, self._wire, self._hear), worker=False)
+        self.rebound.any_loop = True  # a test's and a server's under test take turns
         engine = self.rebound.engine
         if "kafka" in engine.producers:
             engine.producers = {**engine.producers, "kafka": self._wire}

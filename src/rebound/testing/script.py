@@ -24,7 +24,10 @@ class Answer(Struct, frozen=True):
     @property
     def headers(self) -> dict[str, str]:
         """What goes with it."""
-        return {} if self.retry_after is None else {"Retry-After": f"{self.retry_after:g}"}
+        wait = self.retry_after
+        if wait is None:
+            return {}
+        return {"Retry-After": f"{wait:.0f}" if wait % 1 == 0 else str(wait)}
 
 
 Line = Answer | Exception

@@ -58,7 +58,10 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 def connect(path: str) -> apsw.Connection:
     """Open the file, or make it. Raises apsw.Error."""
-    db = apsw.Connection(path)
+    try:
+        db = apsw.Connection(path)
+    except UnicodeEncodeError:  # SQLite knows names in UTF-8 only
+        raise apsw.CantOpenError from None
     try:
         if db.readonly("main"):  # SQLite opens so what it may not write to, and says nothing
             raise apsw.ReadOnlyError
