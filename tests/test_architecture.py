@@ -18,7 +18,7 @@ THIRD_PARTY = {
     "adapters/stores/records": set(),
     "adapters/producers/http": {"aiohttp", "yarl", "multidict"},
     "adapters/producers/failures": {"aiohttp"},
-    "adapters/producers/floods": {"aiohttp"},
+    "adapters/producers/answers": {"aiohttp"},
     "adapters/producers/resolver": {"aiohttp"},
     "adapters/producers/kafka": {"confluent_kafka"},
     "adapters/producers/provenance": set(),

@@ -66,6 +66,39 @@ class Corked:
         self._parts.clear()
 
 
+class Parser:
+    """Reads a request that offers another protocol like any other (RFC 9110 section 7.8).
+
+    httptools takes the body of one, which Java's client sends first of all, for that protocol.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._begin()
+
+    def feed_data(self, data: bytes) -> None:
+        """Parse `data`; whatever follows an offer is read as if nothing had been before it."""
+        while True:
+            try:
+                self._feed(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                head = self._connection.offer_declined()
+                if head is None:
+                    raise
+                data = head + data[upgrade.args[0] :]
+                self._begin()
+
+    def _begin(self) -> None:
+        parser = httptools.HttpRequestParser(self._connection)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._feed = parser.feed_data
+        self.should_upgrade = parser.should_upgrade
+        self.should_keep_alive = parser.should_keep_alive
+        self.get_method = parser.get_method
+        self.get_http_version = parser.get_http_version
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's, with limits. A request costs it a few counts and no timer."""
 
@@ -84,6 +117,9 @@ class Connection(HttpToolsProtocol):
         self._useful = 0
         """What of that was parsed as heads and bodies."""
         self._before: tuple[object, int, int] = (None, 0, 0)
+        self._offers = False
+        """The head that was parsed last offers another protocol, and its request did not begin."""
+        self.parser = Parser(self)  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or say that there are too many."""
@@ -122,7 +158,27 @@ class Connection(HttpToolsProtocol):
             self._why = TOO_LARGE
             raise httptools.HttpParserError
         self._useful = self._received
-        super().on_headers_complete()
+        self._offers = self.parser.should_upgrade() and any(
+            k == b"upgrade" for k, _ in self.headers
+        )
+        if not self._offers:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End the request, if it began."""
+        if not self._offers:
+            super().on_message_complete()
+
+    def offer_declined(self) -> bytes | None:
+        """The head that offers another protocol, without that; None where there is none."""
+        if not self._offers:
+            return None
+        self._offers = False
+        line = b"%b %b HTTP/%b" % (
+            self.parser.get_method(), self.url, self.parser.get_http_version().encode(),
+        )  # fmt: skip
+        fields = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join((line, *fields, b"", b""))
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -132,6 +188,9 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what could not be parsed."""
         self._refuse(self._why)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: uvicorn would advise to install what is of no use here."""
 
     def _look(self) -> None:
         """Send away a client that has not got on since the last look."""

@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncIterator
 
 import aiohttp
+import msgspec
 import pytest
 from yarl import URL
 
@@ -164,3 +165,42 @@ async def test_many_requests_on_one_connection_are_answered_in_order(origin: str
         answer.find(b"no task t%d " % n) for n in range(10)
     )
     assert answer.count(b"HTTP/1.1 404 ") == 10
+
+
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+"""What Java's client and `curl --http2` send with the first request of a connection."""
+LAST = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("cut", [1, 40, 150, 250, 1000])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+async def test_a_request_that_offers_another_protocol_is_answered_in_this_one(
+    chunked: bool, cut: int, origin: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = msgspec.json.encode(VALID)
+    length = b"Content-Length: %d\r\n\r\n" % len(body)
+    if chunked:
+        length, body = (
+            b"Transfer-Encoding: chunked\r\n\r\n",
+            b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+        )
+    sent = b"POST /tasks HTTP/1.1\r\nHost: x\r\n" + OFFER + length + body
+    answers = await raw(origin, sent[:cut], sent[cut:] + LAST)
+    assert [a[:4] for a in answers.split(b"HTTP/1.1 ")[1:]] == [b"201 ", b"200 "]
+    assert not caplog.records
+
+
+async def test_many_offers_at_once_are_answered_each(origin: str) -> None:
+    offering = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + OFFER + b"\r\n"
+    answers = await raw(origin, offering * 900 + LAST)
+    assert answers.count(b"HTTP/1.1 200 ") == 901
+
+
+@pytest.mark.parametrize(
+    "line", [b"HTTP/1.0\r\nConnection: upgrade", b"HTTP/1.1\r\nConnection: close, upgrade"]
+)
+async def test_an_offer_on_a_connection_that_is_to_end_is_answered(
+    line: bytes, origin: str
+) -> None:
+    request = b"GET /livez " + line + b"\r\nHost: x\r\nUpgrade: h2c\r\n\r\n"
+    assert (await raw(origin, request)).startswith(b"HTTP/1.1 200 ")

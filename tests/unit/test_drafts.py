@@ -83,7 +83,9 @@ def test_known_terms_let_nothing_through_that_json_has_no_word_for(
         assert [caught.value.field] == [*bad]
 
 
-@pytest.mark.parametrize("member", ['"attempts": []', '"state": null', '"lost": []'])
+@pytest.mark.parametrize(
+    "member", ['"attempts": []', '"state": null', '"lost": []', r'"\u0073tate": null']
+)
 def test_a_field_of_rebounds_own_is_refused_though_it_says_nothing(member: str) -> None:
     with pytest.raises(ValidationError, match="unknown field"):
         drafts.of_json(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from msgspec.structs import replace
@@ -13,7 +13,7 @@ from rebound.adapters.producers.http import MAX_READ, HttpProducer
 from rebound.domain.attempt import Leg
 from rebound.domain.errors import DeliveryError, Rejected
 from rebound.ports import Receipt
-from tests.receiver import Receiver, answer, failing, producing, receiving, task
+from tests.receiver import OK, Receiver, answer, failing, producing, receiving, task
 
 
 @pytest.fixture
@@ -26,6 +26,18 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def producer(request: pytest.FixtureRequest) -> AsyncIterator[HttpProducer]:
     async with producing(by=request.param) as it:
         yield it
+
+
+def in_parts(parts: list[bytes]) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
+    """A reply whose parts come one after the other."""
+
+    async def write(writer: asyncio.StreamWriter) -> None:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    return write
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
@@ -201,3 +213,47 @@ async def test_a_connection_that_is_flooded_while_idle_is_closed(
     assert await producer.send(task(receiver.url())) == Receipt(200, "ok")
     await idle.wait()
     await asyncio.wait_for(receiver.closed.wait(), 10)
+
+
+@pytest.mark.parametrize("producer", ["itself"], indirect=True)
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"], ""),
+        ([b"HTTP/1.1 204 No Content\r\n", b"\r\n{}"], ""),
+        ([b"HTTP/1.1 204 No Content\r\n\r", b"\n{}"], ""),
+        ([b"HTTP/1.1 200 OK\nContent-Length: 0\n", b"\n{}"], ""),
+        ([INTERIM + OK + b"more"], "ok"),
+        ([OK[:-1], b"kmore"], "ok"),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nmore"], "ok"),
+    ],
+)
+async def test_what_is_sent_beyond_an_answer_changes_nothing_but_ends_the_connection(
+    parts: list[bytes], text: str, receiver: Receiver, producer: HttpProducer
+) -> None:
+    receiver.reply = in_parts(parts)
+    assert (await producer.send(task(receiver.url()))).response == text
+    await asyncio.wait_for(receiver.closed.wait(), 10)
+
+
+@pytest.mark.parametrize("producer", ["itself"], indirect=True)
+async def test_a_status_counts_whatever_is_sent_beyond_its_answer(
+    receiver: Receiver, producer: HttpProducer
+) -> None:
+    receiver.reply = answer(410) + b"Gone"
+    gone = task(receiver.url(), to={"fatal_statuses": [410]})
+    assert isinstance(await failing(producer, gone), Rejected)
+
+
+@pytest.mark.parametrize("producer", ["itself"], indirect=True)
+@pytest.mark.parametrize("cut", [0, 1], ids=["at once", "later"])
+@pytest.mark.parametrize(
+    ("status", "said"), [(200, "the response broke off or is malformed"), (500, "HTTP 500")]
+)
+async def test_a_malformed_body_ends_the_attempt_at_once(
+    status: int, said: str, cut: int, receiver: Receiver, producer: HttpProducer
+) -> None:
+    head = b"HTTP/1.1 %d Whatever\r\nTransfer-Encoding: chunked\r\n\r\n" % status
+    receiver.reply = in_parts([head, b"zz\r\nok\r\n"] if cut else [head + b"zz\r\nok\r\n"])
+    error = await asyncio.wait_for(failing(producer, task(receiver.url())), 10)
+    assert (str(error), error.status, error.timed_out) == (said, status, False)

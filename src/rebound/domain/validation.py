@@ -156,7 +156,8 @@ _DEFAULTS = {
 
 _FIRST_OURS = len(Task.__struct_fields__) - len(ENGINE_FIELDS)
 _UNTOUCHED = tuple(_DEFAULTS[name] for name in ENGINE_FIELDS)
-_OURS = re.compile(f'"({"|".join(ENGINE_FIELDS)})"'.encode())
+_OURS = re.compile(f'"({"|".join(ENGINE_FIELDS)})"|\\\\u'.encode())
+"""What a text has where it may have a field of Rebound's own, spelled out or with escapes."""
 
 
 def untouched(task: Task) -> bool:

@@ -113,7 +113,8 @@ class Page(Struct, forbid_unknown_fields=True):
 
     tasks: list[TaskView]
     next_cursor: str | None
-    """The `cursor` of the next page; null at the end."""
+    """The `cursor` of the next page; null at the end. A page that has one may hold fewer than
+    `limit` tasks, or none: only so much is searched at once."""
 
 
 class Error(Struct, forbid_unknown_fields=True):

@@ -16,9 +16,9 @@ import aiohttp
 from msgspec import UNSET
 from yarl import URL
 
+from rebound.adapters.producers.answers import sturdy
 from rebound.adapters.producers.exchange import Answer, Exchange
 from rebound.adapters.producers.failures import UNSENDABLE, explained, never_sent, too_late
-from rebound.adapters.producers.floods import without_floods
 from rebound.adapters.producers.limits import TimeLimits
 from rebound.adapters.producers.provenance import VISIBLE, dead_letter
 from rebound.adapters.producers.resolver import guarded_socket, resolver
@@ -157,7 +157,7 @@ class HttpProducer:
 
     def _connector(self) -> aiohttp.BaseConnector:
         guard = None if self._proxy else self._guard  # the operator chose the proxy's address
-        return without_floods(
+        return sturdy(
             aiohttp.TCPConnector(
                 limit=0,
                 keepalive_timeout=KEEP_ALIVE,
